@@ -1,0 +1,1 @@
+"""Bytes, JSON and hashes of checkpoint folders; never imports torch."""

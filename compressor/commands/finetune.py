@@ -1,0 +1,83 @@
+"""`finetune`: train a checkpoint on a task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from compressor.checkpoint.folder import refuse_quantized
+from compressor.commands.job import Job, open_model
+from compressor.commands.options import DataOptions, Shared
+from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods
+from compressor.commands.training import (
+    bytes_for_training,
+    data_for_training,
+    publish_trained,
+    train_model,
+    training_record,
+)
+from compressor.train.options import TrainingOptions
+
+SLOTS = (OBJECTIVE, MODIFIERS)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    *,
+    data: DataOptions,
+    training: TrainingOptions,
+    shared: Shared,
+    methods: Methods,
+    words: list[str],
+    teacher: Annotated[str, typer.Option(help="a checkpoint to learn from besides")] = "",
+    must_learn: Annotated[
+        bool, typer.Option("--must-learn", help="exit 4 if no better than the majority class")
+    ] = False,
+) -> None:
+    """Train a checkpoint on a task.
+
+    compressor finetune bert-base-uncased-folder --data reviews/ --epochs 2 -o teacher
+    """
+    objective, modifiers = methods.one("objective"), methods.all("with")
+    models = {"model": open_model(model, shared)}
+    if teacher:
+        models["teacher"] = open_model(teacher, shared)
+    for checkpoint in models.values():
+        refuse_quantized(checkpoint, "finetune")
+    dataset = data_for_training(data)
+    job = Job(
+        verb="finetune",
+        words=words,
+        shared=shared,
+        models=models,
+        record={
+            "method": objective.name,
+            **objective.record()["options"],
+            "with": [picked.record() for picked in modifiers],
+            **training_record(training),
+        },
+        dataset=dataset,
+    )
+    if not job.begin(needed_bytes=bytes_for_training(models["model"])):
+        return
+    with job.at_work():
+        from compressor.model.load import load
+
+        loaded = load(
+            models["model"],
+            dataset.task.name,
+            labels=dataset.labels,
+            new_head=True,
+            seed=shared.seed,
+        )
+        trained = train_model(
+            job,
+            loaded,
+            dataset,
+            training,
+            objective=objective,
+            modifiers=modifiers,
+            teacher=load(models["teacher"], dataset.task.name) if teacher else None,
+        )
+        publish_trained(job, loaded, trained, dataset, must_learn=must_learn)

@@ -1,0 +1,136 @@
+"""`inspect`: what a checkpoint is made of, read from its bytes without loading it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compressor import console
+
+if TYPE_CHECKING:
+    from compressor.checkpoint.facts import TensorFacts
+    from compressor.checkpoint.folder import Checkpoint
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    *,
+    tensors: Annotated[bool, typer.Option("--tensors", help="list every tensor")] = False,
+    accept_changed: Annotated[
+        bool, typer.Option("--accept-changed", help="open it though files changed")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Show what a checkpoint is made of: family, shapes, zeros, bits, size, lineage.
+
+    compressor inspect student-prune
+    """
+    from compressor.checkpoint.facts import sizes, tensor_facts
+    from compressor.checkpoint.folder import open_checkpoint
+    from compressor.checkpoint.source import resolve_model
+    from compressor.commands.job import path_from_stdin
+
+    path = resolve_model(path_from_stdin() if model == "-" else model)
+    checkpoint = open_checkpoint(path, accept_changed=accept_changed)
+    facts = tensor_facts(checkpoint)
+    found = {
+        **_header(checkpoint),
+        "size": sizes(checkpoint),
+        "layers": layer_rows(facts),
+        "lineage": checkpoint.steps,
+    }
+    if tensors:
+        found["tensors"] = [
+            {
+                "name": tensor.name,
+                "shape": list(tensor.shape),
+                "bits": tensor.bits,
+                "sparsity": _sparsity(tensor.nonzero, tensor.numel),
+            }
+            for tensor in facts
+        ]
+    if json:
+        console.result_json(found)
+    else:
+        _show(found)
+
+
+def _header(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "name": checkpoint.name,
+        "family": checkpoint.model_type,
+        "architecture": checkpoint.architecture,
+        "runtime": checkpoint.runtime,
+        "labels": list(checkpoint.labels or ()),
+        "weights_hash": checkpoint.weights_hash,
+    }
+
+
+def _sparsity(nonzero: int, numel: int) -> float:
+    return round(1 - nonzero / numel, 6) if numel else 0.0
+
+
+def layer_rows(facts: list[TensorFacts]) -> list[dict[str, Any]]:
+    """Parameters, zeros, bits and bytes of each layer and of everything outside the layers.
+
+    Zeros are counted over matrices (two dimensions or more): biases and norms are never pruned.
+    """
+    groups: dict[str, list[TensorFacts]] = defaultdict(list)
+    for tensor in facts:
+        part = "outside the layers" if tensor.layer is None else f"layer {tensor.layer}"
+        groups[part].append(tensor)
+    rows = []
+    for part, tensors in groups.items():
+        matrices = [tensor for tensor in tensors if len(tensor.shape) >= 2]
+        rows.append(
+            {
+                "part": part,
+                "parameters": sum(tensor.numel for tensor in tensors),
+                "sparsity": _sparsity(
+                    sum(tensor.nonzero for tensor in matrices),
+                    sum(tensor.numel for tensor in matrices),
+                ),
+                "bits": sorted({tensor.bits for tensor in tensors}),
+                "bytes": sum(tensor.numel * tensor.bits for tensor in tensors) // 8,
+            }
+        )
+    return rows
+
+
+def _show(found: dict[str, Any]) -> None:
+    size = found["size"]
+    console.result(f"{found['name']}: {found['architecture'] or found['family']}")
+    if found["labels"]:
+        console.result(f"labels: {', '.join(found['labels'])}")
+    console.result(
+        f"parameters {size['parameters']:,}  disk {console.size(size['disk'])}  "
+        f"weights {console.size(size['weights'])}  nonzero {console.size(size['nonzero'])}"
+    )
+    console.table(
+        "",
+        ("part", "parameters", "zeros", "bits", "bytes"),
+        [
+            (
+                row["part"],
+                f"{row['parameters']:,}",
+                f"{100 * row['sparsity']:.1f} %",
+                "/".join(map(str, row["bits"])),
+                console.size(row["bytes"]),
+            )
+            for row in found["layers"]
+        ],
+    )
+    for tensor in found.get("tensors", ()):
+        shape = " x ".join(map(str, tensor["shape"]))
+        console.result(
+            f"{tensor['name']}  {shape}  {tensor['bits']} bit  {100 * tensor['sparsity']:.1f} %"
+        )
+    if found["lineage"]:
+        console.result("lineage, oldest first:")
+    for step in found["lineage"]:
+        console.result(f"  {step['command']}")
+        metrics = {k: v for k, v in (step.get("metrics") or {}).items() if isinstance(v, float)}
+        if metrics:
+            console.result("      " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))

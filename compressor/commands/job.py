@@ -1,0 +1,227 @@
+"""What every verb that writes a folder does around its own work.
+
+Resolve the inputs, name the target, check it, skip finished work, lock, and at the end write the
+folder once with its lineage and print its path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compressor import console
+from compressor.checkpoint.folder import Checkpoint, open_checkpoint
+from compressor.checkpoint.lineage import make_step, read_lineage, write_lineage
+from compressor.checkpoint.source import resolve_model
+from compressor.checkpoint.store import check_target, locked, write_json, writing
+from compressor.commands.options import Shared
+from compressor.data.dataset import Dataset
+from compressor.errors import InputError, UsageError
+
+
+def is_main_process() -> bool:
+    """Whether this is the one process of an `accelerate launch` that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def path_from_stdin() -> str:
+    """The one path that the stage before printed, plain or as `--json`.
+
+    Raises:
+        UsageError: stdin is a terminal.
+        InputError: nothing came, or more than one line.
+    """
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("- reads the checkpoint's path from stdin, which is a terminal")
+    text = sys.stdin.read().strip()
+    if not text:
+        raise InputError("the stage before this one produced no checkpoint", where="stdin")
+    if text.startswith("{"):
+        try:
+            return str(json.loads(text)["output"])
+        except (ValueError, KeyError):
+            raise InputError("stdin holds JSON without an output", where="stdin") from None
+    lines = text.splitlines()
+    if len(lines) > 1:
+        raise InputError(
+            f"the stage before this one printed {len(lines)} lines; expected one path",
+            where="stdin",
+        )
+    return lines[0]
+
+
+def open_model(reference: str, shared: Shared) -> Checkpoint:
+    """Open what the user calls MODEL: a folder, `-`, `hub:` or `pkg:`.
+
+    Raises:
+        CompressorError: it is missing, broken, unsafe or unknown.
+    """
+    path = resolve_model(path_from_stdin() if reference == "-" else reference)
+    return open_checkpoint(path, accept_changed=shared.accept_changed)
+
+
+@dataclass
+class Job:
+    """One verb at work on one target.
+
+    Attributes:
+        verb: the verb.
+        words: the command line, verb first.
+        shared: the shared flags.
+        models: opened input checkpoints by role ("model", "teacher", "student").
+        record: method and options as they go into the lineage.
+        dataset: the data, if the verb reads any.
+        plan: what a dry run prints, by heading.
+    """
+
+    verb: str
+    words: Sequence[str]
+    shared: Shared
+    models: dict[str, Checkpoint]
+    record: dict[str, Any]
+    dataset: Dataset | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def origin(self) -> Checkpoint:
+        """The checkpoint whose lineage the result continues."""
+        return next(iter(self.models.values()))
+
+    @property
+    def target(self) -> Path:
+        """The folder to write."""
+        if self.shared.output:
+            return Path(self.shared.output)
+        return Path(f"{self.origin.name}-{self.verb}")
+
+    def step(self, metrics: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The lineage step of this job."""
+        inputs: dict[str, dict[str, str]] = {
+            role: {"name": checkpoint.name, "weights": checkpoint.weights_hash}
+            for role, checkpoint in self.models.items()
+        }
+        if self.dataset is not None:
+            inputs["data"] = {"name": self.dataset.source.name, "rows": self.dataset.hash}
+        return make_step(
+            verb=self.verb,
+            method=self.record.get("method", ""),
+            options={key: value for key, value in self.record.items() if key != "method"},
+            seed=self.shared.seed,
+            inputs=inputs,
+            command=self.command(),
+            metrics=metrics,
+        )
+
+    def command(self) -> str:
+        """The command with bare folder names, so that it is the same on every machine."""
+        words = ["compressor"]
+        for word in self.words:
+            if word == "-":
+                words.append(self.origin.name)
+            elif word.startswith(("/", ".", "~")) or ("/" in word and Path(word).exists()):
+                words.append(Path(word).name or word)
+            else:
+                words.append(f"'{word}'" if " " in word else word)
+        return " ".join(words)
+
+    def begin(self, *, needed_bytes: int) -> bool:
+        """Check the target before any long work.
+
+        Returns:
+            False when there is nothing to do: the output is already made, or this is a dry run.
+
+        Raises:
+            InputError, MachineError: the target cannot be written.
+        """
+        if self.shared.reuse and self._is_done():
+            console.note(f"{self.verb}: {self.target} is already made by this command")
+            print_folder(self.target, {"verb": self.verb, "reused": True})
+            return False
+        inputs = [checkpoint.path for checkpoint in self.models.values()]
+        if is_main_process():
+            check_target(
+                self.target, force=self.shared.force, inputs=inputs, needed_bytes=needed_bytes
+            )
+        if self.shared.dry_run:
+            self._print_plan()
+        return not self.shared.dry_run
+
+    def _is_done(self) -> bool:
+        if not self.target.is_dir():
+            return False
+        steps = read_lineage(self.target)
+        planned = self.step()
+        ignored = ("metrics", "command")
+        return bool(steps) and all(
+            steps[-1].get(key) == value for key, value in planned.items() if key not in ignored
+        )
+
+    def _print_plan(self) -> None:
+        plan = {
+            "verb": self.verb,
+            "output": str(self.target),
+            **{role: str(checkpoint.path) for role, checkpoint in self.models.items()},
+            **self.record,
+            **self.plan,
+        }
+        if console.settings.json:
+            console.result_json(plan)
+            return
+        for key, value in plan.items():
+            console.note(f"{key}: {value}")
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Hold the target's lock while working."""
+        with locked(self.target) if is_main_process() else nullcontext():
+            yield
+
+    def publish(
+        self,
+        write: Callable[[Path], None],
+        *,
+        metrics: dict[str, Any],
+        facts: dict[str, Any] | None = None,
+    ) -> None:
+        """Write the folder once, whole, and print its path.
+
+        Args:
+            write: puts the model's files into the folder that it is given.
+            metrics: what the lineage says about the result.
+            facts: what `run.json` says besides times and paths.
+        """
+        if not is_main_process():
+            return
+        with writing(self.target, force=self.shared.force) as folder:
+            write(folder)
+            write_lineage(folder, [*self.origin.steps, self.step(metrics)])
+            write_json(folder / "run.json", self._run_facts(facts or {}))
+        print_folder(self.target, {"verb": self.verb, "metrics": metrics})
+
+    def _run_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {
+            "inputs": {role: str(c.path.resolve()) for role, c in self.models.items()},
+            "command": ["compressor", *self.words],
+            "seconds": round(time.monotonic() - self.started, 3),
+            "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
+            **facts,
+        }
+
+
+def print_folder(folder: Path, facts: dict[str, Any]) -> None:
+    """The command's one line: the folder, or JSON about it."""
+    if console.settings.json:
+        line = json.dumps({"output": str(folder), **facts}, ensure_ascii=False)
+        console.result(line)
+    else:
+        console.result(str(folder))

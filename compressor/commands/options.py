@@ -1,0 +1,117 @@
+"""The flags that several verbs share, and options dataclasses turned into flags and back.
+
+An options dataclass is declared once with `compressor.methods.contract.option`; from it come the
+command line's flag, the recipe's key, the range check and the record in the lineage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from compressor.errors import UsageError
+from compressor.methods.contract import option
+from compressor.methods.find import flag_of
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every verb that writes a folder can be told."""
+
+    output: str = option(
+        "", "folder to write; a name derived from the input if absent", flag="output/-o"
+    )
+    seed: int = option(42, "seed of everything random", low=0)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
+    force: bool = option(False, "replace an existing output (never an input)")
+    dry_run: bool = option(False, "check everything, print the plan, do nothing")
+    reuse: bool = option(
+        False, "do nothing if the output was made by this very command from these very inputs"
+    )
+    accept_changed: bool = option(
+        False, "open a checkpoint whose files changed after its lineage was written"
+    )
+    json: bool = option(False, "print the result, and errors, as JSON")
+    quiet: bool = option(False, "print errors only")
+    debug: bool = option(False, "print tracebacks")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which rows, and how to read them."""
+
+    data: str = option("", "folder with train|validation|test files, one file, or hub:name")
+    task: str = option(
+        "",
+        "what the model is for; found from the data if absent",
+        choices=("", "text-classification", "regression", "masked-lm", "causal-lm"),
+    )
+    text_columns: str = option("", "the text column, or two separated by a comma")
+    label_column: str = option("", "the column of labels or scores")
+
+
+def parameters_of(options: type[Any]) -> list[inspect.Parameter]:
+    """The keyword parameters of a command, one per field of an options dataclass."""
+    import typer
+
+    hints = typing.get_type_hints(options)
+    made = []
+    for field in dataclasses.fields(options):
+        names = [flag_of(field)]
+        _, _, short = field.metadata["flag"].partition("/")
+        if short:
+            names.append(short)
+        text = field.metadata["help"]
+        choices = [choice for choice in field.metadata["choices"] if choice]
+        if choices:
+            text += f" [{'|'.join(choices)}]"
+        if field.metadata["source"]:
+            text += f" (default from {field.metadata['source']})"
+        if hints[field.name] is bool:
+            names = [names[0] if not field.default else f"{names[0]}/--no-{names[0][2:]}"]
+        shown = field.default not in ("", 0, False)
+        annotation = Annotated[
+            hints[field.name], typer.Option(*names, help=text, show_default=shown)
+        ]
+        made.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=annotation,
+            )
+        )
+    return made
+
+
+def rebuild(options: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options dataclass from the command's keyword arguments, checked.
+
+    Raises:
+        UsageError: a value outside its range or its choices, naming flag and range.
+    """
+    made = options(**{f.name: values[f.name] for f in dataclasses.fields(options)})
+    for field in dataclasses.fields(options):
+        value, limits = getattr(made, field.name), field.metadata
+        low, high, choices = limits["low"], limits["high"], limits["choices"]
+        flag = flag_of(field)
+        if choices and value not in choices:
+            raise UsageError(
+                f"{flag} {value}: expected one of {', '.join(filter(None, choices))}", where=flag
+            )
+        outside = (low is not None and not value >= low) or (high is not None and not value <= high)
+        if outside:
+            expected = f"at least {low}" if high is None else f"{low} to {high}"
+            raise UsageError(f"{flag} {value}: expected {expected}", where=flag)
+    return made
+
+
+def as_record(options: Any) -> dict[str, Any]:
+    """An options dataclass as it stands in the lineage."""
+    return dataclasses.asdict(options)

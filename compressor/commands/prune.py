@@ -1,0 +1,134 @@
+"""`prune`: remove weights or layers, at once or while training."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from compressor.checkpoint.folder import Checkpoint, refuse_quantized
+from compressor.commands.job import Job, open_model
+from compressor.commands.options import DataOptions, Shared, as_record
+from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
+from compressor.commands.training import (
+    bytes_for_training,
+    data_for_training,
+    publish_trained,
+    train_model,
+    training_record,
+)
+from compressor.data.dataset import Dataset
+from compressor.errors import UsageError
+from compressor.model.tasks import labels_of, task_of
+from compressor.train.options import TrainingOptions
+
+SLOTS = (
+    Slot("--method", ("modifiers", "transforms"), "gmp", "how to prune"),
+    OBJECTIVE,
+    MODIFIERS,
+)
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    *,
+    data: DataOptions,
+    training: TrainingOptions,
+    shared: Shared,
+    methods: Methods,
+    words: list[str],
+    teacher: Annotated[str, typer.Option(help="a checkpoint to learn from while pruning")] = "",
+) -> None:
+    """Remove weights or layers from a checkpoint, at once or while training.
+
+    compressor prune student --method gmp --sparsity 0.8 --data reviews/ -o sparse
+
+    compressor prune student --method magnitude --pattern 2:4 -o sparse
+    """
+    checkpoint = open_model(model, shared)
+    refuse_quantized(checkpoint, "prune")
+    if methods.one("method").method.kind == "transforms":
+        _prune_at_once(checkpoint, data, shared, methods, words)
+    else:
+        _prune_in_training(checkpoint, data, training, shared, methods, words, teacher)
+
+
+def _prune_at_once(
+    checkpoint: Checkpoint, data: DataOptions, shared: Shared, methods: Methods, words: list[str]
+) -> None:
+    picked = methods.one("method")
+    if methods.all("with") or data.data:
+        raise UsageError(
+            f"{picked.name} prunes at once and reads no data, so --data and --with do nothing",
+            hint="drop them, or train afterwards: compressor finetune",
+        )
+    record = {"method": picked.name, **as_record(picked.options)}
+    job = Job("prune", words, shared, {"model": checkpoint}, record)
+    if not job.begin(needed_bytes=checkpoint.disk_bytes):
+        return
+    with job.at_work():
+        from compressor.model.load import load
+        from compressor.model.save import save_model
+
+        loaded = load(checkpoint, task_of(checkpoint))
+        facts = picked.method.module.apply(loaded, None, picked.options)
+        job.publish(lambda folder: save_model(loaded, folder), metrics=facts)
+
+
+def _prune_in_training(
+    checkpoint: Checkpoint,
+    data: DataOptions,
+    training: TrainingOptions,
+    shared: Shared,
+    methods: Methods,
+    words: list[str],
+    teacher: str,
+) -> None:
+    picked, objective = methods.one("method"), methods.one("objective")
+    modifiers = [picked, *methods.all("with")]
+    models = {"model": checkpoint}
+    if teacher:
+        models["teacher"] = open_model(teacher, shared)
+        refuse_quantized(models["teacher"], "prune")
+    dataset = data_for_training(data, model_labels=labels_of(checkpoint))
+    job = Job(
+        verb="prune",
+        words=words,
+        shared=shared,
+        models=models,
+        record={
+            "method": picked.name,
+            **as_record(picked.options),
+            "objective": objective.record(),
+            "with": [other.record() for other in modifiers[1:]],
+            **training_record(training),
+        },
+        dataset=dataset,
+    )
+    if not job.begin(needed_bytes=bytes_for_training(checkpoint)):
+        return
+    with job.at_work():
+        _train_and_publish(job, dataset, training, objective, modifiers)
+
+
+def _train_and_publish(
+    job: Job, dataset: Dataset, training: TrainingOptions, objective: Any, modifiers: list[Any]
+) -> None:
+    from compressor.model.layers import encoder_linears
+    from compressor.model.load import load
+    from compressor.model.masks import sparsity_of
+
+    loaded = load(job.models["model"], dataset.task.name)
+    teacher = job.models.get("teacher")
+    trained = train_model(
+        job,
+        loaded,
+        dataset,
+        training,
+        objective=objective,
+        modifiers=modifiers,
+        teacher=load(teacher, dataset.task.name) if teacher else None,
+    )
+    sparsity = sparsity_of(encoder_linears(loaded.model))
+    trained.metrics["sparsity"] = sparsity
+    publish_trained(job, loaded, trained, dataset)

@@ -1,0 +1,97 @@
+"""`run`: a recipe, which is the same verbs with the same flags, one after the other.
+
+    description: what the recipe is for
+    variables: {data: pkg:compressor/data/sentiment_sentences, seed: 42}
+    steps:
+      - finetune: {model: pkg:..., data: "{data}", epochs: 3, output: teacher}
+      - benchmark: {models: [student, exported], baseline: teacher, output: report}
+
+Keys are flags without their dashes; the verb's positional arguments go by their names. Every step
+runs with `--reuse`, so a finished one is skipped. Folders are written below `--output`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressor import console
+from compressor.commands.recipe import Recipe, find_recipe, read_recipe
+from compressor.errors import CompressorError, InputError
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="a recipe's name or a YAML file")] = "",
+    *,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="folder to work in; named after the recipe")
+    ] = "",
+    set_: Annotated[
+        list[str], typer.Option("--set", help="a variable of the recipe, KEY=VALUE; repeatable")
+    ] = [],  # noqa: B006 - typer copies it
+    print_: Annotated[
+        bool, typer.Option("--print", help="print the shell commands and do nothing")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print errors only")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="print tracebacks")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Run a recipe: the same verbs in order, finished steps skipped.
+
+    compressor run quickstart
+
+    compressor run quickstart --set seed=1 -o quickstart-seed-1
+    """
+    path = find_recipe(recipe)
+    loaded = read_recipe(path, dict(_pair(text) for text in set_))
+    if print_:
+        console.result(as_shell(loaded))
+        return
+    folder = Path(output or path.stem)
+    folder.mkdir(parents=True, exist_ok=True)
+    _run_steps(loaded, folder)
+    if json:
+        console.result_json({"output": str(folder)})
+    else:
+        console.result(str(folder))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text}: expected KEY=VALUE", where="--set")
+    return key, value
+
+
+def as_shell(recipe: Recipe) -> str:
+    """The commands that the recipe equals, one a line."""
+    return "\n".join(shlex.join(["compressor", *words]) for words in recipe.commands)
+
+
+def _run_steps(recipe: Recipe, folder: Path) -> None:
+    """Run every step inside `folder`; its stdout goes to stderr, ours is the folder's line.
+
+    Raises:
+        CompressorError: the step's own failure, with its number.
+    """
+    from compressor.cli import dispatch
+
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        for number, words in enumerate(recipe.commands, start=1):
+            console.note(f"[{number}/{len(recipe.commands)}] {shlex.join(words)}")
+            with redirect_stdout(sys.stderr):
+                try:
+                    dispatch([*words, "--reuse"])
+                except CompressorError as problem:
+                    problem.where = problem.where or f"step {number} of {recipe.path.name}"
+                    raise
+    finally:
+        os.chdir(before)

@@ -1,0 +1,222 @@
+"""What `finetune`, `distill` and gradual `prune` share: rows in, a trained model out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.commands.job import Job, is_main_process
+from compressor.commands.options import DataOptions
+from compressor.commands.slots import Picked
+from compressor.data.dataset import Dataset, open_dataset, overlap
+from compressor.errors import GateError, InputError, UsageError
+from compressor.train.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from compressor.checkpoint.folder import Checkpoint
+    from compressor.model.load import Loaded
+    from compressor.train.feed import Feed
+    from compressor.train.run import Trained
+
+
+def training_record(training: TrainingOptions) -> dict[str, Any]:
+    """The training options that decide the result; how often to save does not."""
+    return {
+        key: value for key, value in asdict(training).items() if key not in ("save_steps", "resume")
+    }
+
+
+def bytes_for_training(checkpoint: Checkpoint) -> int:
+    """Disk that a training needs: two states of weights, moments and best weights, the result."""
+    weights = sum(info.numel for info in checkpoint.tensors.values()) * 4
+    return 2 * 4 * weights + checkpoint.disk_bytes
+
+
+def data_for_training(data: DataOptions, model_labels: tuple[str, ...] | None = None) -> Dataset:
+    """Open `--data` for a verb that trains.
+
+    Args:
+        data: the flags.
+        model_labels: class names of a head that is kept; None when the data names the classes.
+
+    Raises:
+        UsageError: no data named.
+        InputError: there is no training split, or the rows do not fit.
+    """
+    dataset = data_of(data, model_labels)
+    if not dataset.has("train"):
+        raise InputError(
+            f"{dataset.source.name} has no training rows; it has "
+            f"{', '.join(sorted(dataset.source.splits))} rows",
+            hint="name a file of the folder train.jsonl, or give the file itself",
+        )
+    if dataset.has("validation"):
+        count, lines = overlap(dataset, "train", "validation")
+        if count:
+            console.warn(
+                f"{count} validation rows stand in the training rows too "
+                f"(lines {', '.join(map(str, lines))} ...)"
+            )
+    return dataset
+
+
+def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
+    """Open `--data`.
+
+    Raises:
+        UsageError: no data named.
+        InputError: the rows are broken or do not fit the model's labels.
+    """
+    if not data.data:
+        raise UsageError("this command needs rows", hint="add --data DATA", where="--data")
+    return open_dataset(
+        data.data,
+        task=data.task or None,
+        text_columns=data.text_columns or None,
+        label_column=data.label_column or None,
+        model_labels=model_labels,
+    )
+
+
+def feeds_of(
+    dataset: Dataset, loaded: Loaded, training: TrainingOptions, seed: int, folder: Path
+) -> tuple[Feed, Feed | None]:
+    """Tokenised training rows and, where there are any, validation rows.
+
+    Args:
+        dataset: the opened data.
+        loaded: gives the tokenizer and the longest input.
+        training: batch size and length limit.
+        seed: order of the rows.
+        folder: where the tokens are kept while training.
+    """
+    from compressor.data.encode import encode
+    from compressor.model.load import longest_input
+    from compressor.train.feed import Feed
+
+    length = min(training.max_length, longest_input(loaded))
+
+    def feed(split: str) -> Feed:
+        encoded = encode(
+            dataset.rows(split),
+            loaded.tokenizer,
+            dataset.task,
+            max_length=length,
+            folder=folder / f"rows-{split}",
+        )
+        return Feed(encoded, loaded.tokenizer, dataset.task, training.batch_size, seed)
+
+    return feed("train"), feed("validation") if dataset.has("validation") else None
+
+
+def train_model(
+    job: Job,
+    student: Loaded,
+    dataset: Dataset,
+    training: TrainingOptions,
+    *,
+    objective: Picked,
+    modifiers: list[Picked],
+    teacher: Loaded | None = None,
+) -> Trained:
+    """Train `student` in place with the chosen methods.
+
+    Raises:
+        DivergedError, Interrupted: see `compressor.train.loop.train`.
+    """
+    from compressor.train.loop import train
+    from compressor.train.run import Run
+    from compressor.train.state import StateFolder
+
+    state = StateFolder(job.target, _bound_to(job))
+    if is_main_process():
+        state.prepare(resume=training.resume, force=job.shared.force)
+    feed, held_out = feeds_of(dataset, student, training, job.shared.seed, _rows_folder(state.path))
+    wants_teacher = objective.method.module.NEEDS_TEACHER and teacher is not None
+    return train(
+        Run(
+            student=student,
+            objective=_maker(objective, "Objective"),
+            modifiers=[_maker(picked, "Modifier") for picked in modifiers],
+            feed=feed,
+            evaluate=_evaluator(held_out) if held_out is not None else None,
+            options=training,
+            seed=job.shared.seed,
+            state=state,
+            teacher=teacher if wants_teacher else None,
+            device=job.shared.device,
+        )
+    )
+
+
+def _rows_folder(state: Path) -> Path:
+    """Each process of a launch tokenises for itself."""
+    return state / f"process-{os.environ.get('RANK', '0')}"
+
+
+def _maker(picked: Picked, name: str) -> Callable[[Any], Any]:
+    return lambda context: getattr(picked.method.module, name)(picked.options, context)
+
+
+def _evaluator(feed: Feed) -> Callable[..., Any]:
+    from compressor.train.evaluate import evaluate, torch_forward
+
+    return lambda model, check: evaluate(torch_forward(model), feed, check=check)
+
+
+def _bound_to(job: Job) -> dict[str, Any]:
+    """What a resumed run must share with the one that it continues."""
+    step = job.step()
+    return {key: value for key, value in step.items() if key not in ("metrics", "command")}
+
+
+def publish_trained(
+    job: Job, loaded: Loaded, trained: Trained, dataset: Dataset, *, must_learn: bool = False
+) -> None:
+    """Judge what the training came to, then write and print it.
+
+    Raises:
+        GateError: `must_learn` and the model is no better than the most frequent class.
+    """
+    from compressor.model.save import save_model
+    from compressor.train.state import StateFolder
+
+    complaint = _no_better_than_guessing(trained, dataset)
+    if complaint and must_learn:
+        raise GateError(complaint, where="--must-learn")
+    if complaint:
+        console.warn(complaint)
+    metrics = {name: round(value, 6) for name, value in trained.metrics.items()}
+    if metrics:
+        console.note("validation: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+    facts = {
+        "steps": trained.steps,
+        "best_step": trained.best_step,
+        "examples_per_second": round(trained.examples_per_second, 1),
+        "training_seconds": round(trained.seconds, 3),
+        "curve": trained.history,
+    }
+    job.publish(lambda folder: save_model(loaded, folder), metrics=metrics, facts=facts)
+    if is_main_process():
+        StateFolder(job.target, {}).remove()
+
+
+def _no_better_than_guessing(trained: Trained, dataset: Dataset) -> str:
+    """A sentence about a classifier that did not learn; empty if it did or cannot be judged."""
+    accuracy = trained.metrics.get("accuracy")
+    if accuracy is None:
+        return ""
+    counts: dict[Any, int] = {}
+    for row in dataset.rows("validation"):
+        counts[row.label] = counts.get(row.label, 0) + 1
+    majority = max(counts.values()) / sum(counts.values())
+    if accuracy > majority:
+        return ""
+    return (
+        f"validation accuracy {accuracy:.3f} is not above {majority:.3f}, which always saying "
+        "the most frequent class gives"
+    )

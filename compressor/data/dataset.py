@@ -1,0 +1,284 @@
+"""A data set that is understood: which columns, which task, which classes; and its rows, checked.
+
+`open_dataset` is the first second of every verb that takes `--data`: it reads the first 1,000 rows
+of each split and the label column of the training split, so that what does not fit is refused
+before a model is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.data.columns import find_label_column, find_text_columns
+from compressor.data.faults import Bad, refuse_bad
+from compressor.data.labels import LabelCounts, class_ids, label_key, listed
+from compressor.data.readers import read_rows
+from compressor.data.rows import Row, bad_label, bad_text
+from compressor.data.source import SPLITS, Source, open_source, source_hash
+from compressor.data.tasks import TASKS, Task, find_task
+from compressor.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHECKED_ROWS = 1000
+FIRST_LINES = 5
+ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where the rows are and what they mean. `labels` are the class names in order of id."""
+
+    source: Source
+    task: Task
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    labels: tuple[str, ...] | None
+    class_ids: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def has(self, split: str) -> bool:
+        """Whether the data has a `split` ("train", "validation" or "test")."""
+        return split in self.source.splits
+
+    @cached_property
+    def hash(self) -> str:
+        """`sha256:<hex>` of the contents; reads the files once."""
+        return source_hash(self.source)
+
+    def rows(self, split: str) -> Iterator[Row]:
+        """Stream the rows of a split, each one checked.
+
+        Raises:
+            InputError: there is no such split, a row lacks a column, or a label does not fit. Up
+                to twenty bad rows are listed.
+        """
+        if not self.has(split):
+            raise InputError(
+                f"no {split} rows; there are {' and '.join(self.source.splits)} rows",
+                hint=f"add a {split} file to the folder",
+                where=self.source.name,
+            )
+        for file in self.source.splits[split]:
+            for _, row in refuse_bad(self._checked(file), file):
+                yield row
+
+    def _checked(self, file: Path) -> Iterator[tuple[int, Row | Bad]]:
+        for line, row in read_rows(file):
+            values = map(row.get, self.text_columns)
+            texts = tuple(text for text in values if isinstance(text, str))
+            if len(texts) < len(self.text_columns):
+                yield line, bad_text(row, self.text_columns)
+                continue
+            if self.label_column is None:
+                yield line, Row(line, file, texts, None)
+                continue
+            label = self._label(row.get(self.label_column, ABSENT))
+            if label is None:
+                yield line, bad_label(row, self.label_column, self.labels)
+                continue
+            yield line, Row(line, file, texts, label)
+
+    def _label(self, value: Any) -> int | float | None:
+        """The class id or number of a raw label, None when it does not fit."""
+        if value is ABSENT:
+            return None
+        kind, key = label_key(value)
+        if self.labels is None:
+            return float(key) if kind in ("integer", "whole", "fraction") else None
+        return self.class_ids.get(key, self.class_ids.get(key.casefold()))
+
+
+def open_dataset(
+    data: str,
+    *,
+    task: str | None = None,
+    text_columns: str | None = None,
+    label_column: str | None = None,
+    model_labels: tuple[str, ...] | None = None,
+    split_for_training: str = "train",
+) -> Dataset:
+    """Find out what `data` holds, and refuse early what cannot be used.
+
+    Args:
+        data: what `--data` takes; see `compressor.data.source`.
+        task: a name in TASKS; None chooses by the labels: classification for names and integers,
+            regression for numbers with a decimal point.
+        text_columns: one column, or two separated by a comma; None finds them by name.
+        label_column: None finds it by name.
+        model_labels: the class names of a model that is already trained; labels are mapped to
+            them by name.
+        split_for_training: the split whose labels name the classes (another one is taken where it
+            is missing), and the one that a single file stands for.
+
+    Raises:
+        InputError: cases 22 to 29: nothing to read, broken rows, missing columns, labels of mixed
+            kinds or unknown to the model.
+        UsageError: an unknown task, or column names that make no sense.
+    """
+    wanted = find_task(task) if task else None
+    source = open_source(data, single=split_for_training)
+    order = (split_for_training, *SPLITS)
+    first = next(split for split in order if split in source.splits)
+    place = str(source.splits[first][0])
+    head = islice(_raw(source, first), CHECKED_ROWS)
+    columns = list(dict.fromkeys(name for *_, row in head for name in row))
+    texts = find_text_columns(columns, text_columns, place)
+    label = None
+    if wanted is None or wanted.labelled:
+        label = _require_label(columns, label_column, texts, place)
+        source = _without_unlabelled(source, first, label)
+    if wanted is not None and not wanted.labelled:
+        dataset = Dataset(source, wanted, texts, None, None)
+    else:
+        dataset = _labelled(
+            source, first, wanted, texts=texts, label=str(label), model_labels=model_labels
+        )
+    for split in source.splits:
+        for _ in islice(dataset.rows(split), CHECKED_ROWS):
+            pass
+    _say_what_was_found(dataset)
+    return dataset
+
+
+def _raw(source: Source, split: str) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    for file in source.splits[split]:
+        for line, row in read_rows(file):
+            yield file, line, row
+
+
+def _require_label(
+    columns: Sequence[str], wanted: str | None, texts: Sequence[str], where: str
+) -> str:
+    found = find_label_column(columns, wanted, texts, where)
+    if found is None:
+        raise InputError(
+            f"no label column among {', '.join(map(repr, columns))}",
+            hint="name it: --label-column COLUMN; for text without labels: --task masked-lm, "
+            "or --task causal-lm",
+            where=where,
+        )
+    return found
+
+
+def _without_unlabelled(source: Source, first: str, label: str) -> Source:
+    """Leave out other splits whose labels are held back, as the hub does with some test sets."""
+    kept = {}
+    for split, files in source.splits.items():
+        head = islice(_raw(source, split), CHECKED_ROWS)
+        if split != first and all(row.get(label, ABSENT) is None for *_, row in head):
+            console.warn(f"{source.name}: {split} has no labels and is left out")
+        else:
+            kept[split] = files
+    return replace(source, splits=kept)
+
+
+def _labelled(
+    source: Source,
+    first: str,
+    task: Task | None,
+    *,
+    texts: tuple[str, ...],
+    label: str,
+    model_labels: tuple[str, ...] | None,
+) -> Dataset:
+    where = str(source.splits[first][0])
+    counts = LabelCounts(label)
+    for file, line, row in _raw(source, first):
+        counts.add(row.get(label), file.name, line)
+    if task is None and model_labels is not None and len(model_labels) == 1:
+        # A head with one output is a regression head, whatever its labels look like.
+        task = TASKS["regression"]
+    task = task or counts.choose_task(where)
+    counts.require(task, where)
+    if task.name == "regression":
+        return Dataset(source, task, texts, label, None)
+    found = counts.class_counts()
+    if first == "train" and len(found) == 1:
+        (name, rows) = next(iter(found.items()))
+        console.warn(f"{where}: every one of the {rows:,} rows has the label {name!r}")
+    names = model_labels or tuple(found)
+    return Dataset(source, task, texts, label, names, class_ids(names, found))
+
+
+def _say_what_was_found(dataset: Dataset) -> None:
+    text = f"{dataset.source.name}: {dataset.task.name} on {' + '.join(dataset.text_columns)}"
+    if dataset.labels is not None:
+        text += f", {len(dataset.labels)} classes in {dataset.label_column}"
+        text += f" ({listed(dataset.labels)})"
+    elif dataset.label_column is not None:
+        text += f", numbers in {dataset.label_column}"
+    console.note(text)
+
+
+def split_for_evaluation(dataset: Dataset) -> str:
+    """Name the split to evaluate on: validation where there is one, else test.
+
+    Raises:
+        InputError: the data has neither; training rows are no evaluation.
+    """
+    for split in ("validation", "test"):
+        if dataset.has(split):
+            return split
+    raise InputError(
+        "neither validation nor test rows; an evaluation on training rows would mean nothing",
+        hint="add a validation file to the folder, or name a file test.jsonl",
+        where=dataset.source.name,
+    )
+
+
+def warn_absent_classes(dataset: Dataset, split: str, labels: np.ndarray) -> None:
+    """Warn when a class of the data set has no row in `split` (case 30).
+
+    Args:
+        dataset: the data set.
+        split: the split that was encoded, for the message.
+        labels: its class ids, int64 [rows].
+    """
+    import numpy as np
+
+    if dataset.labels is None:
+        return
+    counts = np.bincount(labels, minlength=len(dataset.labels))
+    absent = [name for name, rows in zip(dataset.labels, counts, strict=True) if not rows]
+    if absent:
+        console.warn(
+            f"{dataset.source.name}: no {split} row has the label "
+            f"{listed(absent)} ({len(labels):,} rows)"
+        )
+
+
+def overlap(dataset: Dataset, a: str, b: str) -> tuple[int, list[int]]:
+    """How many rows of split `b` have the texts of a row of split `a`.
+
+    Eight bytes are held for each row, whatever its length.
+
+    Returns:
+        The count, and the line numbers of the first five.
+    """
+    import numpy as np
+
+    seen = np.unique(np.fromiter(map(_text_hash, dataset.rows(a)), dtype=np.uint64))
+    count = 0
+    lines: list[int] = []
+    for row in dataset.rows(b):
+        key = np.uint64(_text_hash(row))
+        place = np.searchsorted(seen, key)
+        if place < len(seen) and seen[place] == key:
+            count += 1
+            if len(lines) < FIRST_LINES:
+                lines.append(row.line)
+    return count, lines
+
+
+def _text_hash(row: Row) -> int:
+    import hashlib
+
+    text = "\0".join(row.texts).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,46 @@
+"""One example, and the words for a row that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compressor.data.columns import missing_column
+from compressor.data.faults import Bad, excerpt
+from compressor.data.labels import label_key, listed
+
+
+class Row(NamedTuple):
+    """One example: `texts` has one text or two, `label` is a class id, a number, or None."""
+
+    line: int
+    file: Path
+    texts: tuple[str, ...]
+    label: int | float | None
+
+
+def bad_text(row: dict[str, Any], columns: Sequence[str]) -> Bad:
+    """Why `row` has no text in one of `columns`."""
+    column = next(name for name in columns if not isinstance(row.get(name), str))
+    if column not in row:
+        return Bad(missing_column(column, list(row)))
+    value = row[column]
+    found = "nothing" if value is None else f"a {type(value).__name__}, not a text"
+    return Bad(f"column {column!r} holds {found}", excerpt(str(row)))
+
+
+def bad_label(row: dict[str, Any], column: str, labels: Sequence[str] | None) -> Bad:
+    """Why the label of `row` is not one of `labels`, or not a number where `labels` is None."""
+    if column not in row:
+        return Bad(missing_column(column, list(row)))
+    value = row[column]
+    if label_key(value)[0] == "missing":
+        return Bad(f"no label in column {column!r}", excerpt(str(row)))
+    if labels is None:
+        return Bad(f"label {value!r} is not a finite number", excerpt(str(row)))
+    return Bad(
+        f"label {value!r} is not one of the labels {listed(labels)}",
+        excerpt(str(row)),
+        "the labels of the data must be those of the model, by name: rename them in the data",
+    )

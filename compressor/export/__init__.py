@@ -1,0 +1,1 @@
+"""ONNX graphs: export, fusion, int8, parity."""

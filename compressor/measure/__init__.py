@@ -1,0 +1,1 @@
+"""Accuracy, latency, size and reports; arrays and callables in, plain data out."""

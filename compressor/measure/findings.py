@@ -1,0 +1,194 @@
+"""What a reader must know before the table: the first sentences of a report.
+
+Each rule looks at one way in which good-looking numbers mislead: a dead model, a model that says
+one thing, an accuracy lost for real, int8 that is slower than float, a machine that was busy.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compressor.measure import words
+from compressor.measure.metrics import LOWER_IS_BETTER
+
+Model = Mapping[str, Any]
+
+# Medians of the same model differ by about this much between runs on a quiet machine.
+SLOWER_BELOW = 0.97
+# p95 / p50 of single calls: 1.05 to 1.15 on a quiet machine.
+SPREAD_OF_NOISE = 1.5
+
+
+def find_problems(report: Mapping[str, Any]) -> list[str]:
+    """Short sentences on what is wrong with a model or with the measurement, worst first."""
+    models = report["models"]
+    reference = _baseline(report)
+    problems = []
+    for model in models:
+        problems += _dead(model) or _one_class(model, (report["task"] or {}).get("labels"))
+    for model in models:
+        if model is not reference:
+            problems += _lost_accuracy(model, reference, report["drop_unit"])
+    for model in models:
+        if model is not reference:
+            problems += _slower(model, _float_source(model, models, reference), reference)
+    return problems + _noise(report["machine"], models)
+
+
+def summarise(report: Mapping[str, Any]) -> str:
+    """One or two sentences: the most compressed candidate, and the best that loses nothing."""
+    reference = _baseline(report)
+    candidates = [m for m in report["models"] if m is not reference]
+    if not candidates:
+        return f"{reference['name']} was measured alone: name candidates to compare it with."
+    scored = (reference["accuracy"] or {}).get("value") is not None
+    alive = [m for m in candidates if m["drop"] is not None] if scored else candidates
+    if not alive:
+        return f"No candidate has an accuracy that can be compared with {reference['name']}."
+    first = max(alive, key=_compression)
+    text = f"{first['name']} {_gains(first)} than {reference['name']}"
+    if not scored:
+        return text + "; accuracy was not measured."
+    text += f" and {_loss(first, reference, report['drop_unit'])}."
+    equal = [m for m in alive if _holds(m, reference)]
+    if first in equal:
+        return text
+    if not equal:
+        return text + " Every candidate loses more than its interval explains."
+    best = max(equal, key=_compression)
+    return (
+        f"{text} Without a measurable loss, {best['name']} {_gains(best)} "
+        f"and {_loss(best, reference, report['drop_unit'])}."
+    )
+
+
+def _baseline(report: Mapping[str, Any]) -> Model:
+    return next(m for m in report["models"] if m["name"] == report["baseline"])
+
+
+def _compression(model: Model) -> float:
+    return model["compression_ratio"]["disk"] or model["speedup"] or 0.0
+
+
+def _gains(model: Model) -> str:
+    parts = []
+    for ratio, more, less in (
+        (model["compression_ratio"]["disk"], "smaller on disk", "larger on disk"),
+        (model["speedup"], "faster", "slower"),
+    ):
+        if ratio is not None:
+            times = words.times_text(ratio if ratio >= 1 else 1 / ratio)
+            parts.append(f"{times} {more if ratio >= 1 else less}")
+    return "is " + (words.listed(parts) if parts else "neither measured smaller nor faster")
+
+
+def _loss(model: Model, reference: Model, unit: str | None) -> str:
+    metric = model["accuracy"]["metric"]
+    change = (
+        f"({words.metric_text(metric, reference['accuracy']['value'])} to "
+        f"{words.metric_text(metric, model['accuracy']['value'])})"
+    )
+    drop, amount = model["drop"], words.drop_text(abs(model["drop"]), unit)
+    of = f"{amount} points of {words.metric_name(metric)}" if unit == words.POINTS else amount
+    if float(amount.split()[0]) == 0:
+        return f"keeps its {words.metric_name(metric)} {change}"
+    if unit == words.POINTS:
+        return f"{'loses' if drop > 0 else 'gains'} {of} {change}"
+    more = "more" if drop > 0 else "less"
+    return f"has {amount} {more} {words.metric_name(metric)} {change}"
+
+
+def _holds(model: Model, reference: Model) -> bool:
+    """Whether the baseline's value is not better than the whole interval of this model."""
+    own, theirs = model["accuracy"], reference["accuracy"]["value"]
+    if own["low"] is None or own["high"] is None:
+        return model["drop"] <= 0
+    return theirs >= own["low"] if own["metric"] in LOWER_IS_BETTER else theirs <= own["high"]
+
+
+def _dead(model: Model) -> list[str]:
+    accuracy = model["accuracy"]
+    if not accuracy or accuracy["value"] is not None:
+        return []
+    broken = accuracy.get("not_finite")
+    if broken:
+        return [
+            f"{model['name']} gave NaN or infinite outputs for {broken} of {accuracy['n']} rows: "
+            "the model is broken and has no accuracy."
+        ]
+    return [
+        f"{model['name']} has no {words.metric_name(accuracy['metric'])}: it is undefined or not "
+        "finite on these rows."
+    ]
+
+
+def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
+    counts = (model["accuracy"] or {}).get("predicted")
+    if not counts or sum(count > 0 for count in counts) != 1:
+        return []
+    only = next(index for index, count in enumerate(counts) if count)
+    label = labels[only] if labels and only < len(labels) else f"class {only}"
+    return [f"{model['name']} answers {label!r} for every one of {sum(counts)} rows."]
+
+
+def _lost_accuracy(model: Model, reference: Model, unit: str | None) -> list[str]:
+    if model["drop"] is None or _holds(model, reference) or model["accuracy"]["low"] is None:
+        return []
+    own = model["accuracy"]
+    interval = words.interval_text(own["metric"], own["low"], own["high"])
+    return [
+        f"{model['name']} {_loss(model, reference, unit)}, more than its 95 % interval "
+        f"{interval} explains."
+    ]
+
+
+def _is_int8(model: Model) -> bool:
+    if "precision" in model:
+        return "int8" in str(model["precision"])
+    return any(step.get("verb") == "quantize" for step in model.get("steps") or [])
+
+
+def _float_source(model: Model, models: Sequence[Model], reference: Model) -> Model:
+    """The float model that an int8 one was made from: the longest lineage that it continues."""
+    steps = model.get("steps") or []
+    if not _is_int8(model):
+        return reference
+    sources = [
+        other
+        for other in models
+        if not _is_int8(other)
+        and 0 < len(other.get("steps") or []) < len(steps)
+        and steps[: len(other["steps"])] == other["steps"]
+    ]
+    return max(sources, key=lambda other: len(other["steps"]), default=reference)
+
+
+def _slower(model: Model, source: Model, reference: Model) -> list[str]:
+    if model["speedup"] is None or source["speedup"] is None:
+        return []
+    ratio = model["speedup"] / source["speedup"]
+    if ratio >= SLOWER_BELOW:
+        return []
+    kind = " (int8)" if _is_int8(model) else ""
+    what = "the baseline" if source is reference else "the float model it was made from"
+    times = words.times_text(1 / ratio)
+    return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]
+
+
+def _noise(machine: Mapping[str, Any], models: Sequence[Model]) -> list[str]:
+    spreads = [row["p95_ms"] / row["p50_ms"] for m in models for row in m["latency"]]
+    if not spreads:
+        return []
+    reasons = []
+    spread = statistics.median(spreads)
+    if spread > SPREAD_OF_NOISE:
+        reasons.append(f"95th percentiles lie {words.times_text(spread)} above the medians")
+    load = machine.get("load_average") or {}
+    loads = [each[0] for each in (load.get("before"), load.get("after")) if each]
+    if loads and max(loads) > machine["cores"] + 0.5:
+        reasons.append(f"the load average reached {max(loads):.1f} on {machine['cores']} cores")
+    if not reasons:
+        return []
+    return [f"The machine was noisy: {words.listed(reasons)}. Measure again when it is quiet."]

@@ -1,0 +1,157 @@
+"""Limits that a candidate must keep to be accepted, for a job in CI that fails when it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compressor.errors import InputError, UsageError
+from compressor.measure import words
+from compressor.measure.report import first_shape, model_named, p50_at
+
+Model = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """The limits; None judges nothing.
+
+    Attributes:
+        max_drop: most that may be lost, in the report's drop unit (points, or per cent).
+        min_retention: smallest metric / baseline metric.
+        min_speedup: smallest geometric mean over shapes of baseline median / own median.
+        min_compression: smallest baseline bytes / own bytes on disk.
+        max_latency_ms: longest median at the first shape, in milliseconds.
+    """
+
+    max_drop: float | None = None
+    min_retention: float | None = None
+    min_speedup: float | None = None
+    min_compression: float | None = None
+    max_latency_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self.active().items():
+            lowest = -math.inf if name == "max_drop" else 0.0
+            if not math.isfinite(limit) or limit <= lowest:
+                wanted = "a number" if name == "max_drop" else "a number above 0"
+                raise UsageError(f"{_flag(name)} {limit}: expected {wanted}", where=_flag(name))
+
+    def active(self) -> dict[str, float]:
+        """The limits that are set, by field name."""
+        return {name: v for name, v in dataclasses.asdict(self).items() if v is not None}
+
+
+def check(
+    report: Mapping[str, Any], gates: Gates, candidates: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
+    """Judge each candidate by each limit that is set.
+
+    Args:
+        report: from `build_report`.
+        gates: the limits.
+        candidates: names to judge; every model but the baseline when None.
+
+    Returns:
+        One dict a judgement: gate ("max-drop"), model, limit, value (None for a model that is too
+        broken to be measured, which never passes), passed.
+
+    Raises:
+        InputError: a gate cannot be judged, with what to add; or there is no candidate.
+    """
+    limits = gates.active()
+    if not limits:
+        return []
+    reference = model_named(report["models"], report["baseline"])
+    if candidates is None:
+        candidates = [m["name"] for m in report["models"] if m is not reference]
+    if not candidates:
+        raise InputError(
+            f"{_flag(next(iter(limits)))} has nothing to judge: only the baseline was measured",
+            hint="name a candidate, or another --baseline",
+        )
+    judged = []
+    for name in candidates:
+        model = model_named(report["models"], name)
+        for gate, limit in limits.items():
+            value = _value(gate, model, reference)
+            within = value is not None and (
+                value <= limit if gate.startswith("max") else value >= limit
+            )
+            judged.append(
+                {
+                    "gate": gate.replace("_", "-"),
+                    "model": name,
+                    "limit": limit,
+                    "value": value,
+                    "passed": within,
+                }
+            )
+    return judged
+
+
+def describe(judgement: Mapping[str, Any]) -> str:
+    """A judgement as one sentence, for the error that a refused gate raises."""
+    verb = "passes" if judgement["passed"] else "fails"
+    measured = (
+        "it has no finite result"
+        if judgement["value"] is None
+        else f"measured {words.significant(judgement['value'])}"
+    )
+    return f"{judgement['model']} {verb} --{judgement['gate']} {judgement['limit']:g}: {measured}"
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _value(gate: str, model: Model, reference: Model) -> float | None:
+    if gate in ("max_drop", "min_retention"):
+        return _accuracy_value(gate, model, reference)
+    if gate == "min_compression":
+        if model["compression_ratio"]["disk"] is None:
+            raise _unjudged(gate, f"the size of {model['name']} or of the baseline is not known")
+        return model["compression_ratio"]["disk"]
+    if gate == "min_speedup":
+        if model["speedup"] is None:
+            raise _unjudged(
+                gate,
+                f"{model['name']} and the baseline were not timed at a common shape",
+                "measure latency of both at one batch and length",
+            )
+        return model["speedup"]
+    shape = first_shape(reference)
+    p50 = p50_at(model, shape) if shape else None
+    if p50 is None:
+        raise _unjudged(gate, f"{model['name']} was not timed", "measure its latency")
+    return p50
+
+
+def _accuracy_value(gate: str, model: Model, reference: Model) -> float | None:
+    """Drop or retention; None for a model that has no finite metric where the baseline has one."""
+    if not model["accuracy"] or not reference["accuracy"]:
+        raise _unjudged(gate, "no accuracy was measured", "add --data with labelled rows")
+    metric = words.metric_name(reference["accuracy"]["metric"])
+    if reference["accuracy"]["value"] is None:
+        raise _unjudged(
+            gate,
+            f"{metric} of the baseline {reference['name']} is undefined on these rows",
+            "use rows of more than one label, or another baseline",
+        )
+    if model["accuracy"]["value"] is None:
+        return None
+    value = model["drop" if gate == "max_drop" else "retention"]
+    if value is None:
+        raise _unjudged(
+            gate,
+            f"the baseline's {metric} is {reference['accuracy']['value']:g}, which has no ratio",
+            "use --max-drop, or a better baseline",
+        )
+    return value
+
+
+def _unjudged(gate: str, why: str, hint: str = "") -> InputError:
+    return InputError(f"{_flag(gate)} cannot be judged: {why}", hint=hint, where=_flag(gate))

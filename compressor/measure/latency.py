@@ -1,0 +1,155 @@
+"""Latency of several models on one machine, measured in turns.
+
+A machine changes speed while it is measured: other programs, heat, a busy neighbour. Timing one
+model after the other charges that to whichever was unlucky. Here every candidate has a turn in
+every round, and the order moves on by one each round, so what slows the machine slows all of
+them alike and the ratio of two medians stays honest. Only numbers from one call of
+`measure_in_turns` may be compared.
+
+Turns have a price: the threads of the runtime that ran before keep spinning on the cores for a
+few milliseconds, and its weights fill the caches. Measured with PyTorch and two ONNX Runtime
+sessions on two cores, bare turns made a 3.4 ms model look like 7 ms and a 12 ms one like 33 ms.
+So each turn starts with a pause and one untimed call; medians then agree with those of a model
+that runs alone to about 3 %, if ONNX Runtime sessions are opened with
+`session.intra_op.allow_spinning` set to "0".
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from compressor.console import Progress
+from compressor.errors import UsageError
+
+Call = Callable[[], None]
+Candidate = Callable[[int, int], Call]
+
+# However slow the models are, a median needs a few values: three rounds are nine calls.
+FEWEST_ROUNDS = 3
+CALLS_PER_TURN = 3
+# Long enough for the thread pool of the runtime before to fall asleep.
+PAUSE_SECONDS = 0.01
+
+_WINDOW = 5
+_STILL_FASTER = 0.95
+
+
+def measure_in_turns(
+    candidates: Mapping[str, Candidate],
+    shapes: Sequence[tuple[int, int]],
+    *,
+    warmup: int = 10,
+    rounds: int = 30,
+    seconds: float = 20.0,
+) -> dict[str, list[dict[str, float]]]:
+    """Time single calls of all candidates at every shape, in turns.
+
+    Args:
+        candidates: name -> function that prepares inputs of (batch, length) and returns a call.
+            The call must return only when its result is complete (a GPU is synchronised).
+        shapes: the (batch, length) pairs.
+        warmup: fewest untimed calls of each candidate at first; more, up to five times as many,
+            while it still gets faster.
+        rounds: turns of each candidate; one turn is one untimed and three timed calls.
+        seconds: time budget of one shape. It cuts warm-up and rounds short, never below two calls
+            and three turns of each candidate.
+
+    Returns:
+        name -> one row a shape, in the order of `shapes`: batch, length, p50_ms, p95_ms,
+        per_second (batch / median) and calls (how many were timed).
+
+    Raises:
+        UsageError: a shape, `rounds` or `seconds` that is not positive.
+    """
+    for batch, length in shapes:
+        if batch < 1 or length < 1:
+            raise UsageError(f"batch {batch} x length {length}: both must be at least 1")
+    if rounds < 1 or warmup < 0 or seconds <= 0:
+        raise UsageError("latency needs rounds >= 1, warm-up calls >= 0 and seconds > 0")
+    if not candidates:
+        return {}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
+    with Progress("latency", len(shapes)) as progress:
+        for batch, length in shapes:
+            calls = {name: prepare(batch, length) for name, prepare in candidates.items()}
+            with _no_garbage_collection():
+                for call in calls.values():
+                    _warm_up(call, warmup, seconds / 3 / len(calls))
+                spent = _take_turns(calls, rounds, seconds * 2 / 3)
+            for name, values in spent.items():
+                rows[name].append(_row(batch, length, values))
+            progress.advance(batch=str(batch), length=str(length))
+    return rows
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """A collection inside one timed call would be charged to that call's candidate."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _seconds_of(call: Call) -> float:
+    started = time.perf_counter_ns()
+    call()
+    # A coarse clock may show no time at all; a rate must stay finite.
+    return max(time.perf_counter_ns() - started, 1) / 1e9
+
+
+def _warm_up(call: Call, fewest: int, seconds: float) -> None:
+    """Call at least `fewest` times and while it still gets faster."""
+    spent: list[float] = []
+    for count in range(1, 5 * fewest + 1):
+        spent.append(_seconds_of(call))
+        if count >= fewest and _is_stable(spent):
+            return
+        if count >= 2 and sum(spent) > seconds:
+            return
+
+
+def _is_stable(values: Sequence[float]) -> bool:
+    """Whether the last calls are no longer faster than the ones before them."""
+    if len(values) < 2 * _WINDOW:
+        return False
+    before = np.median(values[-2 * _WINDOW : -_WINDOW])
+    return bool(np.median(values[-_WINDOW:]) >= _STILL_FASTER * before)
+
+
+def _take_turns(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds of every timed call, for each candidate equally many."""
+    names = list(calls)
+    spent: dict[str, list[float]] = {name: [] for name in names}
+    started = time.perf_counter()
+    for turn in range(rounds):
+        if turn >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
+            break
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            if len(names) > 1:
+                time.sleep(PAUSE_SECONDS)
+                calls[name]()
+            spent[name] += [_seconds_of(calls[name]) for _ in range(CALLS_PER_TURN)]
+    return spent
+
+
+def _row(batch: int, length: int, seconds: Sequence[float]) -> dict[str, float]:
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return {
+        "batch": batch,
+        "length": length,
+        "p50_ms": float(p50 * 1e3),
+        "p95_ms": float(p95 * 1e3),
+        "per_second": float(batch / p50),
+        "calls": len(seconds),
+    }

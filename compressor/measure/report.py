@@ -1,0 +1,278 @@
+"""From measurements to a report: ratios against the baseline, the Pareto set, rows for a table.
+
+Everything is plain data. `build_report` takes what was measured and adds what follows from it;
+nothing here measures, and no number is rounded before it is printed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compressor import console
+from compressor.errors import InputError
+from compressor.measure import words
+from compressor.measure.findings import find_problems, summarise
+from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.schema import SCHEMA, validate_report
+
+Model = Mapping[str, Any]
+
+SIZES = ("disk", "weights", "nonzero", "encoder_nonzero")
+
+__all__ = ["build_report", "model_named", "pareto_front", "report_rows", "validate_report"]
+
+
+def build_report(
+    machine: dict[str, Any],
+    task: dict[str, Any] | None,
+    baseline: str,
+    models: Sequence[Model],
+    command: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The whole report: what was measured and what it says against the baseline.
+
+    Args:
+        machine: from `machine.machine_facts`.
+        task: name, and whatever else describes the data (data, split, labels, metric); None when
+            only latency and size were measured.
+        baseline: name of the model that the others are compared with.
+        models: one dict each: name, path, runtime, accuracy (as `metrics.score` returns it, or
+            None), size (bytes by `SIZES`, and parameters; or None), latency (rows of
+            `measure_in_turns`); optional: tokenise_ms (median milliseconds to tokenise one batch
+            of the first shape), precision ("fp32", "int8"), steps (the lineage: verb, method,
+            command), and anything else, which is kept.
+        command: the command line that makes this report again.
+        seed: of the bootstrap and the data order.
+
+    Returns:
+        The report of schema 1; numbers that are not finite are None. `gates` is empty until
+        `gates.check` fills it.
+
+    Raises:
+        InputError: the baseline is not among the models, or two share a name.
+    """
+    models = [_plain(model) for model in models]
+    reference = model_named(models, baseline)
+    completed = [_completed(model, reference) for model in models]
+    axes, front = _pareto(completed, reference)
+    for model, on_front in zip(completed, front, strict=True):
+        model["pareto"] = on_front
+    metric = (reference.get("accuracy") or {}).get("metric")
+    report = {
+        "schema": SCHEMA,
+        "command": command,
+        "seed": seed,
+        "machine": _plain(machine),
+        "task": _plain(task),
+        "baseline": baseline,
+        "drop_unit": words.drop_unit(metric) if metric else None,
+        "pareto_axes": axes,
+        "summary": "",
+        "findings": [],
+        "models": completed,
+        "gates": [],
+    }
+    report["findings"] = find_problems(report)
+    report["summary"] = summarise(report)
+    validate_report(report)
+    return report
+
+
+def report_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The report as a table for the terminal.
+
+    Returns:
+        (columns, rows), all text. The metric's columns are left out when nothing was scored, and
+        latency is that of the first shape. `*` marks the Pareto set.
+    """
+    models = report["models"]
+    reference = model_named(models, report["baseline"])
+    metric = (reference["accuracy"] or {}).get("metric")
+    shape = first_shape(reference)
+    columns = ["model", "runtime"]
+    if metric:
+        columns += [words.metric_heading(metric), "95 %", "drop"]
+    columns += ["disk", "smaller"]
+    if shape:
+        columns += [f"ms at {shape[0]}x{shape[1]}", "faster"]
+    if metric:
+        columns.append("size x accuracy")
+    columns.append("Pareto")
+    rows = []
+    for model in models:
+        own = model["name"] == report["baseline"]
+        row = [f"{model['name']} (baseline)" if own else model["name"], model["runtime"]]
+        if metric:
+            accuracy = model["accuracy"] or {}
+            row.append(words.metric_text(metric, accuracy.get("value")))
+            row.append(words.interval_text(metric, accuracy.get("low"), accuracy.get("high")))
+            row.append(words.drop_text(model["drop"], report["drop_unit"]))
+        disk = (model["size"] or {}).get("disk")
+        row.append(words.NOTHING if disk is None else console.size(disk))
+        row.append(words.times_text(model["compression_ratio"]["disk"]))
+        if shape:
+            row.append(words.significant(p50_at(model, shape)))
+            row.append(words.times_text(model["speedup"]))
+        if metric:
+            row.append(words.times_text(model["compression_to_accuracy"]))
+        rows.append([*row, "*" if model["pareto"] else ""])
+    return columns, rows
+
+
+def pareto_front(points: Sequence[Sequence[float] | None]) -> list[bool]:
+    """Which points no other point beats: at least as low everywhere and lower somewhere.
+
+    Args:
+        points: coordinates where lower is better; None is never on the front and beats nothing.
+    """
+    front = []
+    for point in points:
+        beaten = point is None or any(
+            other is not None
+            and all(theirs <= own for theirs, own in zip(other, point, strict=True))
+            and any(theirs < own for theirs, own in zip(other, point, strict=True))
+            for other in points
+        )
+        front.append(not beaten)
+    return front
+
+
+def model_named(models: Sequence[Model], name: str) -> Model:
+    """The one model of that name.
+
+    Raises:
+        InputError: there is none, or two models share a name.
+    """
+    names = [str(model["name"]) for model in models]
+    doubled = sorted({each for each in names if names.count(each) > 1})
+    if doubled:
+        raise InputError(
+            f"two models share the name {doubled[0]!r}; a report tells models apart by name",
+            hint="rename one of the folders",
+        )
+    if name not in names:
+        raise InputError(f"model {name!r} is not among those measured: {', '.join(names)}")
+    return models[names.index(name)]
+
+
+def first_shape(model: Model) -> tuple[int, int] | None:
+    """(batch, length) of the model's first latency row."""
+    return next(((row["batch"], row["length"]) for row in model["latency"]), None)
+
+
+def p50_at(model: Model, shape: tuple[int, int]) -> float | None:
+    """Median milliseconds at (batch, length), or None where that was not measured."""
+    return _p50_by_shape(model).get(shape)
+
+
+def _completed(model: Model, reference: Model) -> dict[str, Any]:
+    """The model with everything that follows from comparing it with the baseline."""
+    size, base_size = model.get("size") or {}, reference.get("size") or {}
+    ratios = {key: _ratio(base_size.get(key), size.get(key)) for key in SIZES}
+    by_shape = _speedup_by_shape(model, reference)
+    retention, drop = _retention_and_drop(model.get("accuracy"), reference.get("accuracy"))
+    worth = None if retention is None or ratios["disk"] is None else ratios["disk"] * retention
+    made = {
+        **model,
+        "accuracy": model.get("accuracy"),
+        "size": model.get("size"),
+        "latency": model.get("latency") or [],
+        "compression_ratio": ratios,
+        "speedup": _geometric_mean([row["speedup"] for row in by_shape]),
+        "speedup_by_shape": by_shape,
+        "retention": retention,
+        "drop": drop,
+        "compression_to_accuracy": worth,
+    }
+    return {**made, "steps": made.pop("steps")} if "steps" in made else made
+
+
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above and below else None
+
+
+def _p50_by_shape(model: Model) -> dict[tuple[int, int], float]:
+    return {(row["batch"], row["length"]): row["p50_ms"] for row in model.get("latency") or []}
+
+
+def _speedup_by_shape(model: Model, reference: Model) -> list[dict[str, Any]]:
+    """Baseline median / own median at each shape that both were measured at."""
+    own = _p50_by_shape(model)
+    return [
+        {"batch": batch, "length": length, "speedup": base / own[batch, length]}
+        for (batch, length), base in _p50_by_shape(reference).items()
+        if own.get((batch, length))
+    ]
+
+
+def _geometric_mean(values: Sequence[float]) -> float | None:
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def _retention_and_drop(
+    accuracy: Model | None, base: Model | None
+) -> tuple[float | None, float | None]:
+    """Metric / baseline metric, and what was lost: points, or per cent where nothing bounds it.
+
+    Where lower is better retention is turned over, so that 1 is "as good" and less is worse.
+    """
+    if not accuracy or not base or accuracy["value"] is None or base["value"] is None:
+        return None, None
+    own, theirs = accuracy["value"], base["value"]
+    if accuracy["metric"] != base["metric"]:
+        raise InputError(
+            f"the models were scored by different metrics: {accuracy['metric']}, {base['metric']}"
+        )
+    if base["metric"] in LOWER_IS_BETTER:
+        drop = 100 * (own / theirs - 1) if theirs > 0 else None
+        return (theirs / own if own > 0 else None), drop
+    return (own / theirs if theirs > 0 else None), 100 * (theirs - own)
+
+
+def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[bool]]:
+    """The axes that the baseline was measured on, and which models no other beats on them."""
+    shared = set.intersection(
+        set(_p50_by_shape(reference)), *(set(_p50_by_shape(m)) for m in models if m["latency"])
+    )
+
+    def accuracy(model: Model) -> float | None:
+        value = (model["accuracy"] or {}).get("value")
+        if value is None:
+            return None
+        return value if model["accuracy"]["metric"] in LOWER_IS_BETTER else -value
+
+    def latency(model: Model) -> float | None:
+        p50 = _p50_by_shape(model)
+        return _geometric_mean([p50[shape] for shape in shared]) if p50 else None
+
+    def disk(model: Model) -> float | None:
+        return (model["size"] or {}).get("disk")
+
+    places = {"accuracy": accuracy, "latency": latency, "disk": disk}
+    found = model_named(models, reference["name"])
+    axes = [name for name, place in places.items() if place(found) is not None]
+    points = []
+    for model in models:
+        point = [places[axis](model) for axis in axes]
+        points.append(None if not axes or None in point else point)
+    return axes, pareto_front(points)
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON knows: numpy scalars as Python's, tuples as lists, nan and infinity as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,123 @@
+"""The shape of `report.json`, checked when a report is made and when a stored one is read.
+
+A specification is a type, a set of allowed words, `[item]` for a list, a dict of required keys
+(more keys are welcome), or `(specification, None)` where null is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from compressor.errors import InputError
+
+SCHEMA = 1
+
+_NUMBER_OR_NULL = (float, None)
+
+_ACCURACY = {
+    "metric": str,
+    "value": _NUMBER_OR_NULL,
+    "n": int,
+    "low": _NUMBER_OR_NULL,
+    "high": _NUMBER_OR_NULL,
+}
+
+_SIZES = ("disk", "weights", "nonzero", "encoder_nonzero")
+
+_MODEL = {
+    "name": str,
+    "path": str,
+    "runtime": {"torch", "onnxruntime"},
+    "accuracy": (_ACCURACY, None),
+    "size": ({**dict.fromkeys(_SIZES, (int, None)), "parameters": (int, None)}, None),
+    "latency": [{"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}],
+    "compression_ratio": dict.fromkeys(_SIZES, _NUMBER_OR_NULL),
+    "speedup": _NUMBER_OR_NULL,
+    "speedup_by_shape": [{"batch": int, "length": int, "speedup": float}],
+    "retention": _NUMBER_OR_NULL,
+    "drop": _NUMBER_OR_NULL,
+    "compression_to_accuracy": _NUMBER_OR_NULL,
+    "pareto": bool,
+}
+
+_REPORT = {
+    "schema": int,
+    "command": str,
+    "seed": int,
+    "machine": {"cpu": str, "cores": int, "threads": int},
+    "task": ({"name": str}, None),
+    "baseline": str,
+    "drop_unit": (str, None),
+    "pareto_axes": [{"accuracy", "latency", "disk"}],
+    "summary": str,
+    "findings": [str],
+    "models": [_MODEL],
+    "gates": [
+        {"gate": str, "model": str, "limit": float, "value": _NUMBER_OR_NULL, "passed": bool}
+    ],
+}
+
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def validate_report(report: Any, *, where: str = "report.json") -> None:
+    """Check that `report` has the shape of schema 1 and that its names belong together.
+
+    Args:
+        report: the parsed JSON.
+        where: how messages call it, a file name as a rule.
+
+    Raises:
+        InputError: the first key that is missing or holds the wrong kind of value.
+    """
+    if isinstance(report, dict) and report.get("schema", SCHEMA) != SCHEMA:
+        raise InputError(
+            f"report schema {report['schema']!r}, expected {SCHEMA}",
+            hint="make it again with this version's `compressor benchmark`",
+            where=where,
+        )
+    _check(report, _REPORT, "", where)
+    names = [model["name"] for model in report["models"]]
+    if len(set(names)) != len(names):
+        raise InputError(f"two models share a name: {', '.join(names)}", where=where)
+    if report["baseline"] not in names:
+        raise InputError(
+            f"baseline {report['baseline']!r} is not among the models: {', '.join(names)}",
+            where=where,
+        )
+
+
+def _check(value: Any, expected: Any, key: str, where: str) -> None:
+    if isinstance(expected, tuple):
+        if value is not None:
+            _check(value, expected[0], key, where)
+    elif isinstance(expected, dict):
+        if not isinstance(value, dict):
+            raise _wrong(value, "an object", key, where)
+        for name, part in expected.items():
+            if name not in value:
+                raise InputError(f"{key + '.' if key else ''}{name} is missing", where=where)
+            _check(value[name], part, f"{key}.{name}" if key else name, where)
+    elif isinstance(expected, list):
+        if not isinstance(value, list):
+            raise _wrong(value, "a list", key, where)
+        for index, item in enumerate(value):
+            _check(item, expected[0], f"{key}[{index}]", where)
+    elif isinstance(expected, set):
+        if value not in expected:
+            raise _wrong(value, " or ".join(sorted(expected)), key, where)
+    elif not _is_a(value, expected):
+        raise _wrong(value, _TYPE_NAMES[expected], key, where)
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if kind is float:
+        # JSON writes 2.0 as 2 in other tools; true is an int to Python and no number to anyone.
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _wrong(value: Any, expected: str, key: str, where: str) -> InputError:
+    return InputError(f"{key or 'the report'}: expected {expected}, found {value!r:.80}", where=where)

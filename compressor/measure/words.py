@@ -1,0 +1,93 @@
+"""How numbers of a report are spelled, the same in the terminal, in the page and in sentences."""
+
+from __future__ import annotations
+
+from compressor.measure.metrics import LOWER_IS_BETTER
+
+NOTHING = "–"
+
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "f1_macro": "macro F1",
+    "matthews": "Matthews correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
+    "mse": "mean squared error",
+    "perplexity": "perplexity",
+}
+
+POINTS = "points"
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def metric_heading(metric: str) -> str:
+    """A metric as the heading of a column or axis; bounded ones are shown times 100."""
+    if metric in LOWER_IS_BETTER:
+        return metric_name(metric)
+    if metric in ("accuracy", "f1", "f1_macro"):
+        return f"{metric_name(metric)} %"
+    return f"{metric_name(metric)} x100"
+
+
+def shown(metric: str, value: float) -> float:
+    """The number that is printed for `value`: times 100 where the metric is bounded by one."""
+    return value if metric in LOWER_IS_BETTER else 100 * value
+
+
+def drop_unit(metric: str) -> str:
+    """What `drop` counts: points of a bounded metric, per cent of one without a bound."""
+    return f"per cent more {metric_name(metric)}" if metric in LOWER_IS_BETTER else POINTS
+
+
+def metric_text(metric: str, value: float | None) -> str:
+    """0.9234 as `92.3`; a perplexity of 12.345 as `12.3`; nothing measured as a dash."""
+    if value is None:
+        return NOTHING
+    return significant(value) if metric in LOWER_IS_BETTER else _signed(100 * value)
+
+
+def interval_text(metric: str, low: float | None, high: float | None) -> str:
+    """`91.0–94.4`, or a dash where there is no interval."""
+    if low is None or high is None:
+        return NOTHING
+    return f"{metric_text(metric, low)}–{metric_text(metric, high)}"
+
+
+def drop_text(drop: float | None, unit: str | None) -> str:
+    """`1.2` points, or `4.0 %` where the metric has no bound; negative is a gain."""
+    if drop is None:
+        return NOTHING
+    return _signed(drop) if unit == POINTS else f"{_signed(drop)} %"
+
+
+def times_text(ratio: float | None) -> str:
+    """`8.1x`: two decimals below 10, one below 100."""
+    if ratio is None:
+        return NOTHING
+    decimals = 2 if ratio < 9.995 else 1 if ratio < 99.95 else 0
+    return f"{ratio:.{decimals}f}x"
+
+
+def significant(value: float | None) -> str:
+    """Three significant digits: `0.412`, `4.12`, `41.2`, `412`."""
+    if value is None:
+        return NOTHING
+    if abs(value) >= 99.95:
+        return f"{value:.0f}"
+    decimals = 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
+    return f"{value:.{decimals}f}"
+
+
+def listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _signed(value: float) -> str:
+    text = f"{value:.1f}"
+    return "0.0" if text == "-0.0" else text

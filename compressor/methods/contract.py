@@ -1,0 +1,138 @@
+"""What the four kinds of method agree on with the loop and the verbs.
+
+A method is one file in `students/`, `objectives/`, `modifiers/` or `transforms/`; its name is the
+file's name. The file holds
+
+- a module docstring: title, authors, year, source, equation, what was kept and left out;
+- `VERBS`: the verbs that list it under `--method` (`--with` takes every modifier);
+- `Options`: a frozen dataclass made with `option(...)`: the flags, recipe keys and provenance;
+- the wiring of its kind:
+
+| kind | the file defines |
+| --- | --- |
+| student | `build(teacher, options) -> Loaded` |
+| objective | `class Objective(options, context)` with `loss(batch) -> Loss`; `NEEDS_TEACHER` |
+| modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
+| transform | `apply(loaded, batches, options) -> facts`; `NEEDS_DATA` |
+
+Torch is imported inside functions so that help and `methods` answer without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+Batch = Mapping[str, "torch.Tensor"]
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    source: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    flag: str = "",
+) -> Any:
+    """A field of an options dataclass: the one declaration behind flag, recipe key and record.
+
+    Args:
+        default: the value when the user says nothing.
+        text: the help sentence.
+        source: where the default comes from (a paper, a measurement).
+        low: smallest value allowed.
+        high: largest value allowed.
+        choices: the allowed words, for text options.
+        flag: the spelling on the command line where it differs from the field's name.
+    """
+    metadata = {
+        "help": text,
+        "source": source,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "flag": flag,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass
+class Loss:
+    """What an objective returns: the scalar to minimise and its unweighted parts for the log."""
+
+    total: torch.Tensor
+    parts: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the loop tells objectives and modifiers about the run.
+
+    Attributes:
+        model: the module being trained.
+        task: name of the task, a key of `compressor.data.tasks.TASKS`.
+        teacher_logits: maps a batch to the teacher's logits, or None without a teacher.
+        total_steps: optimizer steps of the whole run.
+        steps_per_epoch: optimizer steps in one pass over the training rows.
+        learning_rate: the peak learning rate.
+    """
+
+    model: torch.nn.Module
+    task: str
+    teacher_logits: Callable[[Batch], torch.Tensor] | None = None
+    total_steps: int = 0
+    steps_per_epoch: int = 0
+    learning_rate: float = 0.0
+
+
+class Objective(Protocol):
+    """What training minimises; may own parameters that are trained and never saved."""
+
+    def loss(self, batch: Batch) -> Loss:
+        """The loss of one batch."""
+        ...
+
+
+class ModifierHooks(Protocol):
+    """The hooks that a modifier may define; the loop calls those that are there.
+
+    `step(closure)` replaces the plain optimizer step: `closure()` runs forward and backward on
+    the same batch with the same dropout mask and returns the loss.
+    """
+
+    def on_start(self) -> None:
+        """Before the first step of a fresh run; a resumed run calls `load_state_dict` instead."""
+
+    def before_step(self, step: int) -> None:
+        """Before the forward pass of optimizer step `step` (0-based)."""
+
+    def after_step(self, step: int) -> None:
+        """After the optimizer has changed the weights in step `step`."""
+
+    def learning_rate(self, step: int, planned: float) -> float:
+        """The learning rate of `step` in place of the schedule's `planned` one."""
+        ...
+
+    def settled(self, step: int) -> bool:
+        """Whether the weights after `step` obey what the modifier promises.
+
+        Only such weights compete for the best evaluation.
+        """
+        ...
+
+    def on_finish(self) -> None:
+        """After the last step, before the model is saved."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Tensors that a resumed run needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_dict` returned."""

@@ -1,0 +1,1 @@
+"""How training minimises, or what the weights must obey."""

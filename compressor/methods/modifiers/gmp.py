@@ -1,0 +1,123 @@
+"""Gradual magnitude pruning while training.
+
+M. Zhu, S. Gupta: To prune, or not to prune, 2017, arXiv 1710.01878; with the initial step of
+E. Kurtic, D. Alistarh: GMP*, 2022, arXiv 2210.06384. Over the pruning window [t0, t1] the share of
+zeros follows
+
+    s(t) = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3
+
+and stays s_f afterwards, when no mask changes any more. The score is |w| of the masked weights,
+so what is pruned stays pruned. The masks are applied again after every optimizer step: Adam's
+momentum and weight decay would otherwise move the zeros. GMP*'s learning-rate restarts are not
+here; its distillation is the `soft_labels` objective (`--teacher`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compressor.errors import UsageError
+from compressor.methods.contract import Context, option
+from compressor.model.layers import encoder_linears, without
+from compressor.model.masks import apply_masks, unstructured
+
+if TYPE_CHECKING:
+    import torch
+
+VERBS = ("prune",)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The ramp and what it covers."""
+
+    sparsity: float = option(
+        0.5, "share of zeros at the end, at least 0 and below 1", low=0.0, high=0.9999
+    )
+    initial_sparsity: float = option(
+        0.0, "share pruned at once when the window opens", low=0.0, high=0.9999, source="Zhu, Gupta"
+    )
+    prune_start: float = option(
+        0.0, "where the window opens, as a share of the training steps", low=0.0, high=1.0
+    )
+    prune_end: float = option(
+        0.7, "where it closes; the rest trains with fixed masks", low=0.0, high=1.0
+    )
+    prunes_per_epoch: int = option(10, "mask updates in an epoch", low=1, source="GMP*")
+    scope: str = option(
+        "uniform",
+        "the same sparsity in each matrix (uniform) or one threshold for all (global)",
+        choices=("uniform", "global"),
+        source="GMP*",
+    )
+    exclude: str = option("", "comma-separated parts of module names to leave dense")
+
+
+def cubic_sparsity(time: float, start: float, end: float, initial: float, final: float) -> float:
+    """s(t): the share of zeros at `time`, in any unit shared with `start` and `end`."""
+    if time < start:
+        return 0.0
+    if time >= end:
+        return final
+    remaining = 1 - (time - start) / (end - start)
+    return final + (initial - final) * remaining**3
+
+
+class Modifier:
+    """Updates the masks along the ramp and holds the zeros between updates."""
+
+    def __init__(self, options: Options, context: Context) -> None:
+        if options.initial_sparsity > options.sparsity:
+            raise UsageError(
+                f"--initial-sparsity {options.initial_sparsity} is above "
+                f"--sparsity {options.sparsity}"
+            )
+        if options.prune_end < options.prune_start:
+            raise UsageError(
+                f"--prune-end {options.prune_end} lies before --prune-start {options.prune_start}"
+            )
+        self.options = options
+        self.modules = without(encoder_linears(context.model), options.exclude)
+        self.start = int(options.prune_start * context.total_steps)
+        self.end = int(options.prune_end * context.total_steps)
+        self.every = max(1, context.steps_per_epoch // options.prunes_per_epoch)
+        self.masks: dict[str, torch.Tensor] = {}
+
+    def before_step(self, step: int) -> None:
+        """Update the masks when `step` is one of the ramp's."""
+        inside = self.start <= step < self.end and (step - self.start) % self.every == 0
+        if inside or step == self.end:
+            self._prune(step)
+
+    def _prune(self, step: int) -> None:
+        options = self.options
+        share = cubic_sparsity(
+            step, self.start, self.end, options.initial_sparsity, options.sparsity
+        )
+        scores = {name: module.weight.detach().abs() for name, module in self.modules.items()}
+        for name, mask in self.masks.items():
+            # A living weight may be exactly zero; a pruned one must still come first.
+            scores[name] = scores[name].masked_fill(~mask, -1.0)
+        self.masks = unstructured(scores, share, options.scope)
+        apply_masks(self.modules, self.masks)
+
+    def after_step(self, step: int) -> None:
+        """Put back the zeros that the optimizer moved."""
+        apply_masks(self.modules, self.masks)
+
+    def settled(self, step: int) -> bool:
+        """Whether the weights after `step` have the sparsity asked for."""
+        return step >= self.end
+
+    def on_finish(self) -> None:
+        """Prune what is left to prune when the window closes with the last step."""
+        self._prune(self.end)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The masks."""
+        return dict(self.masks)
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back the masks."""
+        self.masks = dict(state)

@@ -1,0 +1,83 @@
+"""Knowledge distillation from a teacher's softened outputs.
+
+G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv
+1503.02531.
+
+    L = a T^2 KL(softmax(z_t / T) || softmax(z_s / T)) + (1 - a) CE(z_s, y)
+
+summed over classes and averaged over rows (over real tokens for language models). T^2 keeps the
+gradient's size when T changes. With one output (regression) the soft term is the squared distance
+of the outputs. a = 0 is plain fine-tuning and needs no teacher forward pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compressor.errors import UsageError
+from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.objectives.task import model_inputs, task_loss
+
+if TYPE_CHECKING:
+    import torch
+
+VERBS = ("finetune", "distill", "prune")
+NEEDS_TEACHER = True
+
+
+@dataclass(frozen=True)
+class Options:
+    """How soft, and how much."""
+
+    temperature: float = option(
+        2.0, "T, divides both logits before the softmax", low=0.01, source="DistilBERT's code"
+    )
+    hard_weight: float = option(
+        0.1, "1 - a, the weight of the labels' own loss", low=0.0, high=1.0, source="mdistiller"
+    )
+
+
+def soft_label_loss(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """T^2 KL(teacher || student), mean over rows.
+
+    Args:
+        student: [rows, classes] logits; one column means regression.
+        teacher: [rows, classes] logits.
+        temperature: T.
+    """
+    student, teacher = student.float(), teacher.float()
+    if student.shape[-1] == 1:
+        return (student - teacher).square().mean()
+    log_student = (student / temperature).log_softmax(-1)  # [rows, classes]
+    log_teacher = (teacher / temperature).log_softmax(-1)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)  # [rows]
+    return temperature**2 * divergence.mean()
+
+
+class Objective:
+    """Runs the student, asks for the teacher's logits, mixes the two losses."""
+
+    def __init__(self, options: Options, context: Context) -> None:
+        if context.teacher_logits is None and options.hard_weight < 1:
+            raise UsageError("soft_labels needs a teacher", hint="add --teacher MODEL")
+        self.options = options
+        self.context = context
+
+    def loss(self, batch: Batch) -> Loss:
+        """The mixed loss of one batch."""
+        context, hard_weight = self.context, self.options.hard_weight
+        logits = context.model(**model_inputs(batch)).logits
+        hard = task_loss(context.task, logits, batch["labels"])
+        if hard_weight == 1:
+            return Loss(hard, {"hard": hard.detach()})
+        teacher = context.teacher_logits(batch)
+        if logits.dim() == 3:  # tokens: every real position, masked or not
+            real = batch["attention_mask"].bool()
+            soft = soft_label_loss(logits[real], teacher[real], self.options.temperature)
+        else:
+            soft = soft_label_loss(logits, teacher, self.options.temperature)
+        total = (1 - hard_weight) * soft + hard_weight * hard
+        return Loss(total, {"soft": soft.detach(), "hard": hard.detach()})

@@ -1,0 +1,59 @@
+"""The task's own loss on labels: plain fine-tuning.
+
+Cross-entropy for classes and tokens, squared error for regression; the labelled-only baseline
+against which distillation is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compressor.methods.contract import Batch, Context, Loss
+
+if TYPE_CHECKING:
+    import torch
+
+VERBS = ("finetune", "distill", "prune")
+NEEDS_TEACHER = False
+
+
+@dataclass(frozen=True)
+class Options:
+    """Nothing to choose."""
+
+
+def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The mean loss of a batch on its labels.
+
+    Args:
+        task: a key of `compressor.data.tasks.TASKS`.
+        logits: [batch, classes], [batch, 1], or [batch, length, vocabulary].
+        labels: [batch] class ids or scores, or [batch, length] token ids with -100 to leave out.
+    """
+    from torch.nn import functional as F
+
+    if task == "regression":
+        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+    if task == "causal-lm":
+        logits, labels = logits[:, :-1], labels[:, 1:]  # position t predicts token t + 1
+    return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
+
+
+def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    """The entries of a batch that a model's forward takes."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: batch[name] for name in names if name in batch}
+
+
+class Objective:
+    """Runs the model and scores it on the labels."""
+
+    def __init__(self, options: Options, context: Context) -> None:
+        self.context = context
+
+    def loss(self, batch: Batch) -> Loss:
+        """The task loss of one batch."""
+        logits = self.context.model(**model_inputs(batch)).logits
+        total = task_loss(self.context.task, logits, batch["labels"])
+        return Loss(total, {"task": total.detach()})

@@ -1,0 +1,1 @@
+"""Where a smaller model comes from."""

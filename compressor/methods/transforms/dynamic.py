@@ -1,0 +1,95 @@
+"""Post-training int8 weights with activations rounded token by token at run time.
+
+B. Jacob and others: Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, 2018, arXiv 1712.05877, for the affine map; the per-token
+activations are those of SmoothQuant-O1 (G. Xiao and others, 2023, arXiv 2211.10438), without its
+smoothing.
+
+    weights, per output channel    s_w = max|w| / 127.5     q = clamp(round(w / s_w), -128, 127)
+    inputs, per token              s_x = max|x| / 127.5     y = s_x s_w sum q_x q_w + b
+
+The scale follows the compressed-tensors convention (127.5 and the full range), not the 127 of
+SmoothQuant. Rounding is to nearest; no data is needed. Embeddings, norms, biases, pooler and head
+stay in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.methods.contract import Batch, option
+from compressor.model.quantized import attach, float_linears, linears_to_quantize
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.model.load import Loaded
+    from compressor.model.quantized import Rows
+
+VERBS = ("quantize",)
+NEEDS_DATA = False
+LOWEST, HIGHEST = -128, 127
+HALF_RANGE = 127.5
+# The floor of compressed-tensors for float32. A smaller one would make the product of two scales
+# vanish, and a runtime's int32 bias (bias / (input scale * weight scale)) overflow.
+SMALLEST_SCALE = 2.0**-23
+
+
+@dataclass(frozen=True)
+class Options:
+    """What stays in float."""
+
+    exclude: str = option(
+        "", "comma-separated parts of module names to keep in float, besides pooler and head"
+    )
+
+
+def quantize_rows(weight: torch.Tensor) -> Rows:
+    """Round a weight matrix to nearest, symmetric, one scale per output channel.
+
+    Args:
+        weight: float [out, in].
+
+    Returns:
+        values int8 [out, in] and scale float32 [out, 1]; |weight - values * scale| <= scale / 2.
+    """
+    import torch
+
+    weight = weight.detach().float()
+    scale = weight.abs().amax(dim=1, keepdim=True) / HALF_RANGE  # [out, 1]
+    scale = scale.clamp(min=SMALLEST_SCALE)
+    values = (weight / scale).round().clamp(LOWEST, HIGHEST)
+    return values.to(torch.int8), scale
+
+
+def quantize_linears(modules: Mapping[str, torch.nn.Module]) -> tuple[dict[str, Rows], float]:
+    """`quantize_rows` of every module.
+
+    Returns:
+        the rows by module name, and sum (W - W_int8)^2 / sum W^2 over all of them.
+    """
+    rows, error, power = {}, 0.0, 0.0
+    for name, module in modules.items():
+        rows[name] = values, scale = quantize_rows(module.weight)
+        weight = module.weight.detach().double()
+        error += float((weight - values * scale).square().sum())
+        power += float(weight.square().sum())
+    return rows, error / power if power else 0.0
+
+
+def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
+    """Quantize in place; the facts hold the relative squared error of the weights.
+
+    Raises:
+        InputError: the model cannot be quantized, or `exclude` names nothing.
+    """
+    modules = linears_to_quantize(loaded.model, options.exclude)
+    rows, error = quantize_linears(modules)
+    attach(loaded.model, rows)
+    return {
+        "linears_quantized": len(rows),
+        "linears_float": float_linears(loaded.model),
+        "weight_error": error,
+    }

@@ -1,0 +1,244 @@
+"""Post-training int8 weights with one fixed input range per linear layer, found on sample rows.
+
+B. Jacob and others: Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, 2018, arXiv 1712.05877; calibration by percentile as in H. Wu
+and others: Integer Quantization for Deep Learning Inference, 2020, arXiv 2004.09602.
+
+    q_x = clamp(round(x / s_x) + z_x, -128, 127)     y = s_x s_w sum (q_x - z_x) q_w + b
+    asymmetric   s_x = (high - low) / 255     z_x = round(-128 - low / s_x)
+    symmetric    s_x = max(-low, high) / 127.5     z_x = 0
+
+`minmax` takes the smallest and largest value seen; `percentile` the range that holds that share
+of the values, counted in 2,048 bins (asymmetric: half of the rest is cut on each side). Weights
+are those of `dynamic`. Padding never enters a range. Entropy calibration is left out:
+on BERT-large SQuAD users of ONNX Runtime measured it a point of F1 below `minmax`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.errors import InputError
+from compressor.methods.contract import Batch, option
+from compressor.methods.transforms.dynamic import (
+    HALF_RANGE,
+    HIGHEST,
+    LOWEST,
+    SMALLEST_SCALE,
+    quantize_linears,
+)
+from compressor.model.quantized import attach, float_linears, linears_to_quantize
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.model.load import Loaded
+    from compressor.model.quantized import Grid
+
+VERBS = ("quantize",)
+NEEDS_DATA = True
+BINS = 2048
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the input ranges are found, and what stays in float."""
+
+    calibration: str = option(
+        "minmax", "how the input ranges are found", choices=("minmax", "percentile")
+    )
+    percentile: float = option(
+        99.999, "share of the values inside the range, in percent", low=50.0, high=100.0
+    )
+    samples: int = option(256, "number of rows to calibrate on", low=1)
+    symmetric: bool = option(False, "center the input ranges on 0 (wastes half of them after GELU)")
+    exclude: str = option(
+        "", "comma-separated parts of module names to keep in float, besides pooler and head"
+    )
+
+
+def activation_grid(low: float, high: float, *, symmetric: bool) -> Grid:
+    """Scale and zero point of an int8 grid over [low, high], widened to hold 0.
+
+    x is stored as q = clamp(round(x / scale) + zero point, -128, 127).
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if symmetric:
+        return max(-low, high, SMALLEST_SCALE * HALF_RANGE) / HALF_RANGE, 0
+    scale = max((high - low) / (HIGHEST - LOWEST), SMALLEST_SCALE)
+    return scale, max(LOWEST, min(HIGHEST, round(LOWEST - low / scale)))
+
+
+def percentile_range(
+    counts: torch.Tensor, low: float, high: float, percentile: float, *, symmetric: bool
+) -> Range:
+    """The edges of the bins between which `percentile` per cent of the values lie.
+
+    Args:
+        counts: values in each of the equal bins over [low, high], [bins].
+        low: left edge of the first bin.
+        high: right edge of the last bin.
+        percentile: in (0, 100]; 100 gives [low, high].
+        symmetric: the values are magnitudes: cut above only, and mirror the result.
+    """
+    import torch
+
+    below = counts.double().cumsum(0)
+    total = float(below[-1])
+    cut = total * (100.0 - percentile) / 100.0 / (1 if symmetric else 2)
+    width = (high - low) / len(counts)
+    last = int(torch.searchsorted(below, total - cut))  # first bin with enough below its end
+    top = low + width * (min(last, len(counts) - 1) + 1)
+    if symmetric:
+        return -top, top
+    first = int(torch.searchsorted(below, cut, right=True))
+    return low + width * min(first, len(counts) - 1), top
+
+
+def real_positions(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """The part of a layer's input that belongs to real tokens.
+
+    Args:
+        inputs: [batch, length, in], [batch * length, in], or a shape without padded positions.
+        mask: [batch, length], 1 at real tokens; None without padding.
+    """
+    if mask is None:
+        return inputs
+    if inputs.shape[:2] == mask.shape:
+        return inputs[mask.bool()]
+    if inputs.ndim == 2 and len(inputs) == mask.numel():
+        return inputs[mask.bool().flatten()]
+    return inputs
+
+
+def first_rows(batches: Iterable[Batch] | None, rows: int) -> list[dict[str, torch.Tensor]]:
+    """Batches that hold the first `rows` rows, without labels.
+
+    Raises:
+        InputError: there are none.
+    """
+    kept: list[dict[str, torch.Tensor]] = []
+    left = rows
+    for batch in batches or ():
+        inputs = {name: value[:left] for name, value in batch.items() if name != "labels"}
+        kept.append(inputs)
+        left -= len(next(iter(inputs.values())))
+        if left <= 0:
+            break
+    if not kept:
+        raise InputError("static input ranges need sample rows", hint="name them with --data")
+    return kept
+
+
+def watch_inputs(
+    model: torch.nn.Module,
+    modules: Mapping[str, torch.nn.Module],
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    see: Callable[[str, torch.Tensor], None],
+) -> None:
+    """Run `batches` and show every module's input at real tokens to `see(name, values)`."""
+    import torch
+
+    mask: torch.Tensor | None = None
+
+    def hook(name: str) -> Callable[..., None]:
+        def before(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+            see(name, real_positions(arguments[0], mask).flatten())
+
+        return before
+
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
+    device = next(model.parameters()).device
+    try:
+        with torch.inference_mode():
+            for batch in batches:
+                inputs = {name: value.to(device) for name, value in batch.items()}
+                mask = inputs.get("attention_mask")
+                model.eval()(**inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def input_ranges(
+    model: torch.nn.Module,
+    modules: Mapping[str, torch.nn.Module],
+    batches: list[dict[str, torch.Tensor]],
+    options: Options,
+) -> dict[str, Range]:
+    """The input range of each module over `batches`.
+
+    Raises:
+        InputError: an input is not finite, or a module was never used.
+    """
+    import torch
+
+    ranges: dict[str, Range] = {}
+
+    def widen(name: str, values: torch.Tensor) -> None:
+        low, high = (float(bound) for bound in values.aminmax())
+        if not low > float("-inf") or not high < float("inf"):
+            raise InputError(f"the inputs of {name} are not finite on the calibration rows")
+        before = ranges.get(name, (0.0, 0.0))
+        ranges[name] = min(low, before[0]), max(high, before[1])
+
+    watch_inputs(model, modules, batches, widen)
+    unused = [name for name in modules if name not in ranges]
+    if unused:
+        raise InputError(
+            f"the calibration rows never reach {', '.join(unused[:3])} ({len(unused)} in all)",
+            hint=f"--exclude {unused[0]}, or --method dynamic",
+        )
+    if options.calibration == "minmax":
+        return ranges
+    if options.symmetric:
+        ranges = {name: (0.0, max(-low, high)) for name, (low, high) in ranges.items()}
+    counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}
+
+    def count(name: str, values: torch.Tensor) -> None:
+        low, high = ranges[name]
+        if high > low:
+            values = values.float().abs() if options.symmetric else values.float()
+            counts[name] += values.cpu().histc(BINS, low, high)
+
+    watch_inputs(model, modules, batches, count)
+    return {
+        name: percentile_range(
+            counts[name], *bounds, options.percentile, symmetric=options.symmetric
+        )
+        for name, bounds in ranges.items()
+    }
+
+
+def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
+    """Quantize in place; the facts hold the weights' error and the rows used.
+
+    Raises:
+        InputError: no rows, a model that cannot be quantized, or `exclude` names nothing.
+    """
+    model = loaded.model
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            f"a {model.config.model_type} model has an encoder and a decoder, and calibration "
+            "follows the padding of one of them only",
+            hint="--method dynamic needs no calibration",
+        )
+    modules = linears_to_quantize(model, options.exclude)
+    sample = first_rows(batches, options.samples)
+    ranges = input_ranges(model, modules, sample, options)
+    grids = {
+        name: activation_grid(low, high, symmetric=options.symmetric)
+        for name, (low, high) in ranges.items()
+    }
+    rows, error = quantize_linears(modules)
+    attach(model, rows, grids, symmetric=options.symmetric)
+    return {
+        "linears_quantized": len(rows),
+        "linears_float": float_linears(model),
+        "weight_error": error,
+        "calibration_rows": sum(len(next(iter(batch.values()))) for batch in sample),
+    }

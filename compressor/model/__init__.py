@@ -1,0 +1,1 @@
+"""Between a checkpoint folder and a torch module."""

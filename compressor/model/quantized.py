@@ -1,0 +1,339 @@
+"""Int8 linear layers in memory and on disk: the simulation and the checkpoint format.
+
+The format is compressed-tensors' `int-quantized`: each quantized linear stores `weight` as int8
+[out, in] and `weight_scale` as float [out, 1]; with static activations also `input_scale` [1]
+and, if asymmetric, `input_zero_point` int8 [1]. In memory the weight is a float tensor that holds
+exactly values * scale, and the module's forward rounds its inputs to their int8 grid, which is
+what transformers makes of the folder on its first forward pass. How values and scales are chosen
+is a method's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from compressor.errors import InputError
+from compressor.model.layers import encoder_linears, without
+from compressor.model.load import load
+from compressor.model.save import SHARD_SIZE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from compressed_tensors.quantization import QuantizationScheme
+    from transformers import PreTrainedModel
+
+    from compressor.checkpoint.folder import Checkpoint
+    from compressor.model.load import Loaded
+
+FORMAT = "int-quantized"
+OUTSIDE_LAYERS = r"re:^(?!.*\.\d+\.)"
+Grid = tuple[float, int]
+Rows = tuple["torch.Tensor", "torch.Tensor"]
+
+
+class QuantizedLinear(NamedTuple):
+    """One int8 linear layer as stored.
+
+    Attributes:
+        values: int8 [out, in].
+        scale: float32 [out, 1]; the weight is values * scale.
+        activation: "dynamic", or (scale, zero point) of the stored input range, with
+            input = scale * (q - zero point) and q in [-128, 127].
+    """
+
+    values: np.ndarray
+    scale: np.ndarray
+    activation: Literal["dynamic"] | Grid
+
+
+def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch.nn.Module]:
+    """The linear layers inside the transformer layers, less those that `exclude` names.
+
+    Raises:
+        InputError: the model is quantized already, has none, or keeps them in a form that the
+            checkpoint format cannot hold; or `exclude` names nothing.
+    """
+    from torch import nn
+
+    if is_quantized(model):
+        raise InputError("the model is int8 already", hint="start from the checkpoint before it")
+    family = model.config.model_type
+    chosen = without(encoder_linears(model), exclude)
+    other = {type(m).__name__ for m in chosen.values() if not isinstance(m, nn.Linear)}
+    if other:
+        raise InputError(
+            f"a {family} model keeps its weights in {', '.join(sorted(other))} modules, and the "
+            "compressed-tensors format holds nn.Linear only",
+            hint="compressor export MODEL makes an int8 ONNX model of it directly",
+        )
+    if not chosen:
+        raise InputError(f"a {family} model has no linear layer left to quantize")
+    return chosen
+
+
+def float_linears(model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers that are not quantized, in the model's order."""
+    from torch import nn
+
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not hasattr(module, "quantization_scheme")
+    ]
+
+
+def is_quantized(model: torch.nn.Module) -> bool:
+    """Whether any module of `model` carries a quantization scheme."""
+    return bool(_quantized_modules(model))
+
+
+def _quantized_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if getattr(module, "quantization_scheme", None) is not None
+    }
+
+
+def attach(
+    model: PreTrainedModel,
+    rows: Mapping[str, Rows],
+    activations: Mapping[str, Grid] | None = None,
+    *,
+    symmetric: bool = True,
+) -> None:
+    """Make `model` simulate int8 arithmetic in place, ready for `save_quantized`.
+
+    Args:
+        model: a float32 model.
+        rows: int8 values [out, in] and scales [out, 1] by name of an `nn.Linear`.
+        activations: the input grid of each of them; None rounds each token's input to a grid of
+            its own when it comes.
+        symmetric: whether all zero points in `activations` are 0.
+    """
+    import torch
+    from compressed_tensors.quantization import (
+        QuantizationStatus,
+        initialize_module_for_quantization,
+    )
+
+    scheme = _scheme(static=activations is not None, symmetric=symmetric)
+    with torch.no_grad():
+        for name, (values, scale) in rows.items():
+            module = model.get_submodule(name)
+            module.weight.copy_(values * scale)
+            initialize_module_for_quantization(module, scheme, force_zero_point=False)
+            module.weight_scale.copy_(scale)
+            if activations is not None:
+                module.input_scale.fill_(activations[name][0])
+                if not symmetric:
+                    module.input_zero_point.fill_(activations[name][1])
+            # The weight lies on its grid already; this status rounds inputs only.
+            module.quantization_status = QuantizationStatus.DECOMPRESSED
+    model.config.quantization_config = _config(model, scheme)
+
+
+def _scheme(*, static: bool, symmetric: bool) -> QuantizationScheme:
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    inputs = (
+        QuantizationArgs(num_bits=8, strategy="tensor", dynamic=False, symmetric=symmetric)
+        if static
+        else QuantizationArgs(num_bits=8, strategy="token", dynamic=True, symmetric=True)
+    )
+    weights = QuantizationArgs(num_bits=8, strategy="channel", dynamic=False, symmetric=True)
+    return QuantizationScheme(
+        targets=["Linear"], weights=weights, input_activations=inputs, format=FORMAT
+    )
+
+
+def _config(model: PreTrainedModel, scheme: QuantizationScheme) -> dict[str, Any]:
+    """The `quantization_config` of config.json.
+
+    A linear that is not on the ignore list is taken for int8, and the same folder may be opened
+    under another head. So every float linear is listed by its name here and in the bare model
+    without a head, and with them whatever lies outside numbered layers (RobertaModel has a pooler
+    that its classifier lacks).
+    """
+    from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
+
+    ignore = float_linears(model)
+    prefix = f"{model.base_model_prefix}."
+    ignore += [name.removeprefix(prefix) for name in ignore if name.startswith(prefix)]
+    ignore.append(OUTSIDE_LAYERS)
+    config = QuantizationConfig(
+        config_groups={"group_0": scheme},
+        format=FORMAT,
+        quantization_status=QuantizationStatus.COMPRESSED,
+        ignore=ignore,
+    )
+    return config.model_dump(mode="json")
+
+
+def _integers(name: str, module: torch.nn.Module) -> torch.Tensor:
+    """The int8 values [out, in] of a quantized module, whatever state it is in."""
+    import torch
+
+    if module.weight.dtype == torch.int8:
+        return module.weight.detach()
+    exact = module.weight.detach() / module.weight_scale
+    values = exact.round()
+    # Float32 division misses a whole number below 128 by 1e-5 at most.
+    if not bool(((exact - values).abs() < 1e-3).all()):
+        raise InputError(
+            f"the weights of {name} were changed after they were quantized and lie between the "
+            "int8 values",
+            hint="quantize after every other step",
+        )
+    return values.to(torch.int8)
+
+
+def save_quantized(model: PreTrainedModel, folder: Path) -> None:
+    """Write model.safetensors with int8 weights and config.json with `quantization_config`.
+
+    The model in memory is the same afterwards.
+
+    Raises:
+        InputError: nothing is quantized, or weights were changed after quantization.
+    """
+    from compressed_tensors.compressors import compress_module, decompress_module
+    from compressed_tensors.quantization import QuantizationStatus
+
+    modules = _quantized_modules(model)
+    if not modules:
+        raise InputError("no layer of the model is quantized, so there is no int8 to save")
+    floats = {
+        name: module
+        for name, module in modules.items()
+        if module.quantization_status != QuantizationStatus.COMPRESSED
+    }
+    for name, module in floats.items():
+        _integers(name, module)
+    try:
+        for module in floats.values():
+            compress_module(module)
+        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    finally:
+        for module in floats.values():
+            if module.quantization_status == QuantizationStatus.COMPRESSED:
+                decompress_module(module)
+
+
+def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLinear]:
+    """The stored integers of a checkpoint folder or of a quantized model, by module name.
+
+    A folder's float tensors are not read.
+
+    Raises:
+        InputError: the folder holds int8 or int4 weights of another layout.
+    """
+    if isinstance(source, Path):
+        return _read_folder(source)
+    return {
+        name: _as_arrays(
+            _integers(name, module),
+            module.weight_scale,
+            getattr(module, "input_scale", None),
+            getattr(module, "input_zero_point", None),
+        )
+        for name, module in _quantized_modules(source).items()
+    }
+
+
+def _as_arrays(
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    input_scale: torch.Tensor | None,
+    zero_point: torch.Tensor | None,
+) -> QuantizedLinear:
+    activation: Literal["dynamic"] | Grid = "dynamic"
+    if input_scale is not None:
+        activation = (float(input_scale), 0 if zero_point is None else int(zero_point))
+    rows = scale.detach().float().reshape(-1, 1).expand(len(values), 1)
+    return QuantizedLinear(values.cpu().numpy(), rows.cpu().numpy().copy(), activation)
+
+
+def _read_folder(folder: Path) -> dict[str, QuantizedLinear]:
+    from contextlib import ExitStack
+
+    from safetensors import safe_open
+
+    with ExitStack() as stack:
+        homes: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            opened = stack.enter_context(safe_open(path, framework="pt"))
+            homes.update(dict.fromkeys(opened.keys(), opened))
+
+        def tensor(name: str) -> torch.Tensor | None:
+            return homes[name].get_tensor(name) if name in homes else None
+
+        found = {}
+        for key in homes:
+            name, _, ending = key.rpartition(".")
+            if ending != "weight_scale":
+                continue
+            values, scale = tensor(f"{name}.weight"), tensor(key)
+            _check_layout(folder, name, values, scale.numel())
+            if f"{name}.weight_zero_point" in homes:
+                raise InputError(f"the weight of {name} is asymmetric", where=str(folder))
+            inputs = tensor(f"{name}.input_scale"), tensor(f"{name}.input_zero_point")
+            found[name] = _as_arrays(values, scale, *inputs)
+    return found
+
+
+def _check_layout(folder: Path, name: str, values: torch.Tensor | None, scales: int) -> None:
+    import torch
+
+    if values is None:
+        found = "packed into words or not there"
+    elif values.dtype != torch.int8:
+        found = f"stored as {values.dtype}"
+    elif scales not in (1, len(values)):
+        found = f"scaled in groups ({scales} scales for {len(values)} rows)"
+    else:
+        return
+    raise InputError(
+        f"the weight of {name} is {found}; expected int8 with one scale per row (format {FORMAT})",
+        where=str(folder),
+    )
+
+
+def dequantize(model: PreTrainedModel) -> None:
+    """Turn a quantized model into a plain float one in place: weights become values * scale.
+
+    Inputs are no longer rounded, and nothing of the quantization is left in modules or config.
+    """
+    from compressed_tensors.compressors import decompress_module
+    from compressed_tensors.quantization import QuantizationMetadata, QuantizationStatus
+
+    for module in _quantized_modules(model).values():
+        if module.quantization_status == QuantizationStatus.COMPRESSED:
+            decompress_module(module)
+        QuantizationMetadata.clear_quantization(module)
+        del module.quantization_status
+        module.__dict__.pop("forward", None)  # back to the class's own
+    hook = model.__dict__.pop("ct_decompress_hook", None)
+    if hook is not None:
+        hook.remove()
+    for key in ("hf_quantizer", "is_quantized", "quantization_method"):
+        model.__dict__.pop(key, None)
+    for key in ("quantization_config", "_is_quantized"):
+        model.config.__dict__.pop(key, None)
+
+
+def load_dequantized(
+    checkpoint: Checkpoint, task: str | None, *, attention: str = "sdpa"
+) -> Loaded:
+    """Load an int8 checkpoint as a float model that holds exactly values * scale.
+
+    Args:
+        checkpoint: the opened folder.
+        task: a key of `compressor.data.tasks.TASKS`; None for the model without its head.
+        attention: "sdpa", or "eager" where ONNX fusion looks for its pattern.
+    """
+    loaded = load(checkpoint, task, attention=attention)
+    dequantize(loaded.model)
+    return loaded

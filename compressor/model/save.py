@@ -1,0 +1,91 @@
+"""A torch module as a checkpoint folder that reloads to the same logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressor.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from compressor.model.load import Loaded
+
+SHARD_SIZE = "5GB"
+
+
+def save_model(loaded: Loaded, folder: Path) -> None:
+    """Write weights, config and tokenizer into `folder`, and check that they come back.
+
+    The weights keep the number format of the checkpoint that they came from; whatever the
+    format, exact zeros stay exact zeros.
+
+    Raises:
+        InputError: the folder reloads to other logits than the module gives, which means that
+            its config does not describe it.
+    """
+    import torch
+
+    stored = _stored_dtype(loaded)
+    model = loaded.model
+    if stored != torch.float32:
+        model = model.to(stored)
+    model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
+    reloaded = type(model).from_pretrained(
+        folder, dtype=stored, attn_implementation=model.config._attn_implementation
+    )
+    inputs = probe_inputs(model)
+    difference = largest_difference(model, reloaded, inputs)
+    if difference != 0:
+        raise InputError(
+            f"the saved model differs from the one in memory by up to {difference:.2e} in its "
+            "outputs, so its config does not describe it; nothing was written",
+            where=str(folder.name),
+        )
+
+
+def _stored_dtype(loaded: Loaded) -> torch.dtype:
+    """The floating-point format that holds most of the source checkpoint's values."""
+    import torch
+
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    counts: dict[torch.dtype, int] = {}
+    for info in loaded.checkpoint.tensors.values():
+        if info.dtype in names:
+            dtype = names[info.dtype]
+            counts[dtype] = counts.get(dtype, 0) + info.numel
+    return max(counts, key=counts.get, default=torch.float32)
+
+
+def probe_inputs(model: PreTrainedModel, *, rows: int = 2, length: int = 7) -> dict:
+    """Random token ids (fixed seed) that any text model takes: `input_ids` [rows, length] ..."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    config = model.config.get_text_config()
+    if not hasattr(config, "vocab_size"):  # images
+        shape = (rows, config.num_channels, config.image_size, config.image_size)
+        return {"pixel_values": torch.randn(shape, generator=generator)}
+    ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if (
+        model.config.is_encoder_decoder
+        and "decoder_input_ids" in model.forward.__code__.co_varnames
+    ):
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
+def largest_difference(
+    one: torch.nn.Module, other: torch.nn.Module, inputs: dict[str, torch.Tensor]
+) -> float:
+    """Largest absolute difference of the first outputs of two modules on `inputs`."""
+    import torch
+
+    with torch.inference_mode():
+        first, second = (module.eval()(**inputs)[0].float() for module in (one, other))
+    return float((first - second).abs().max())

@@ -1,0 +1,117 @@
+"""A model's outputs and metrics over a split, for anything that can be called on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compressor.measure.metrics import evaluate_predictions, perplexity
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.train.feed import Feed
+
+Forward = Callable[[dict[str, np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over a split gave.
+
+    Attributes:
+        metrics: every metric of the task.
+        outputs: logits [rows, classes] in the order of the rows; None for language models.
+        labels: [rows]; None for language models.
+        count: rows, or scored tokens for language models.
+    """
+
+    metrics: dict[str, float]
+    outputs: np.ndarray | None
+    labels: np.ndarray | None
+    count: int
+
+
+def torch_forward(model: torch.nn.Module) -> Forward:
+    """`model` as a function from arrays to the array of its logits, on its own device."""
+    import torch
+
+    device = next(model.parameters()).device
+
+    def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            return model(**inputs).logits.float().cpu().numpy()
+
+    return forward
+
+
+def model_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that a model's forward takes."""
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return {name: arrays[name] for name in names if name in arrays}
+
+
+def evaluate(
+    forward: Forward,
+    feed: Feed,
+    *,
+    check: Callable[[], None] = lambda: None,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Run a split through `forward` and score it.
+
+    Args:
+        forward: arrays to logits.
+        feed: the split.
+        check: called before every batch; raises to stop.
+        advance: called after every batch, for progress.
+    """
+    scored = _Tokens() if feed.task.name in ("masked-lm", "causal-lm") else _Rows(feed)
+    for number, rows in enumerate(feed.plan(0, shuffle=False)):
+        check()
+        # A fixed key per batch: every model is asked about the same masked tokens.
+        arrays = feed.arrays(rows, 0, number)
+        scored.add(rows, forward(model_arrays(arrays)), arrays["labels"], feed.task.name)
+        advance()
+    return scored.result(feed.task.name)
+
+
+class _Rows:
+    """One output vector per row."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.labels = np.asarray(feed.encoded.labels)
+        self.outputs: np.ndarray | None = None
+
+    def add(self, rows: np.ndarray, logits: np.ndarray, labels: np.ndarray, task: str) -> None:
+        if self.outputs is None:
+            self.outputs = np.zeros((len(self.labels), logits.shape[-1]), dtype=np.float32)
+        self.outputs[rows] = logits
+
+    def result(self, task: str) -> Evaluation:
+        metrics = evaluate_predictions(task, self.outputs, self.labels)
+        return Evaluation(metrics, self.outputs, self.labels, len(self.labels))
+
+
+class _Tokens:
+    """Summed negative log-likelihood of the labelled tokens."""
+
+    def __init__(self) -> None:
+        self.nll, self.count = 0.0, 0
+
+    def add(self, rows: np.ndarray, logits: np.ndarray, labels: np.ndarray, task: str) -> None:
+        if task == "causal-lm":
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        chosen = labels != -100
+        wanted, scores = labels[chosen], logits[chosen].astype(np.float64)  # [tokens, vocabulary]
+        top = scores.max(-1, keepdims=True)
+        log_total = np.log(np.exp(scores - top).sum(-1)) + top[:, 0]
+        self.nll += float((log_total - scores[np.arange(len(wanted)), wanted]).sum())
+        self.count += len(wanted)
+
+    def result(self, task: str) -> Evaluation:
+        return Evaluation({"perplexity": perplexity(self.nll, self.count)}, None, None, self.count)

@@ -1,0 +1,74 @@
+"""Encoded rows as torch batches, the same ones for the same seed whatever happened before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compressor.data.batches import collate, plan_batches
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    from compressor.data.encode import Encoded
+    from compressor.data.tasks import Task
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The rows of one split, ready to be batched.
+
+    Attributes:
+        encoded: tokenised rows.
+        tokenizer: gives padding, mask and special ids.
+        task: decides labels and masking.
+        batch_size: rows per batch.
+        seed: order of the rows and choice of masked tokens.
+    """
+
+    encoded: Encoded
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    batch_size: int
+    seed: int = 0
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches in one pass over the rows."""
+        return -(-len(self.encoded) // self.batch_size)
+
+    def plan(self, epoch: int, *, shuffle: bool = True) -> list[np.ndarray]:
+        """The row numbers of every batch of an epoch, bucketed by length."""
+        return plan_batches(
+            self.encoded.lengths, self.batch_size, seed=self.seed, epoch=epoch, shuffle=shuffle
+        )
+
+    def arrays(self, rows: np.ndarray, *key: int) -> dict[str, np.ndarray]:
+        """The padded arrays of the given rows; `key` picks the masked tokens of a masked LM."""
+        import numpy as np
+
+        options = {}
+        if self.task.name == "masked-lm":
+            options = {
+                "mask_rng": np.random.default_rng([self.seed, *key]),
+                "mask_id": self.tokenizer.mask_token_id,
+                "vocab_size": len(self.tokenizer),
+                "special_ids": self.tokenizer.all_special_ids,
+            }
+        return collate(
+            self.encoded, rows, pad_id=self.tokenizer.pad_token_id, task=self.task, **options
+        )
+
+    def batch(self, rows: np.ndarray, device: torch.device, *key: int) -> dict[str, torch.Tensor]:
+        """`arrays` as tensors on `device`, with the row numbers under `rows`."""
+        import torch
+
+        arrays = self.arrays(rows, *key)
+        batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        batch["rows"] = torch.from_numpy(rows)
+        return batch

@@ -1,0 +1,300 @@
+"""The one training loop: every objective and every modifier runs in it.
+
+One optimizer step is `closure` (forward and backward over the step's batches) and an update. The
+random generators are seeded from (seed, step, process) when a closure begins, so that a second
+closure of the same step sees the same dropout mask and a resumed run needs no generator state.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.errors import DivergedError, Interrupted
+from compressor.methods.contract import Context
+from compressor.train.accelerator import make_accelerator
+from compressor.train.optimizer import build_optimizer, planned_learning_rate
+from compressor.train.run import Metrics, Run, Trained
+from compressor.train.signals import StopRequest
+from compressor.train.state import (
+    Position,
+    load_optimizer,
+    load_weights,
+    optimizer_tensors,
+    weights_of,
+)
+from compressor.train.teacher import teacher_logits
+
+if TYPE_CHECKING:
+    import torch
+
+
+def train(run: Run) -> Trained:
+    """Train `run.student` in place and leave it with the weights to keep.
+
+    Raises:
+        DivergedError: a loss or gradient was not finite; the last finite state is saved.
+        Interrupted: a signal came; the state is saved.
+    """
+    with StopRequest() as stop:
+        loop = _Loop(run, stop)
+        try:
+            return loop.run_all()
+        except Interrupted as stopped:
+            loop.save()
+            stopped.hint = "the same command with --resume goes on from here"
+            raise
+        except DivergedError:
+            loop.save()
+            raise
+
+
+class _Loop:
+    """The state of one training while it runs."""
+
+    def __init__(self, run: Run, stop: StopRequest) -> None:
+        self.run, self.stop, self.options = run, stop, run.options
+        self.accelerator = make_accelerator(run.options, run.device)
+        self.batches_per_step = run.options.accumulate * self.accelerator.num_processes
+        self.steps_per_epoch = math.ceil(run.feed.batches_per_epoch / self.batches_per_step)
+        self.total = math.ceil(run.options.epochs * self.steps_per_epoch)
+        if run.options.max_steps:
+            self.total = min(self.total, run.options.max_steps)
+        teacher = None
+        if run.teacher is not None:
+            teacher = teacher_logits(
+                run.teacher,
+                run.feed,
+                self.accelerator.device,
+                cache_file=run.state.teacher_file,
+                check=stop.check,
+            )
+        self.bare = run.student.model.train()
+        self.model = self.accelerator.prepare(self.bare)
+        context = Context(
+            model=self.model,
+            task=run.feed.task.name,
+            teacher_logits=teacher,
+            total_steps=self.total,
+            steps_per_epoch=self.steps_per_epoch,
+            learning_rate=run.options.learning_rate,
+        )
+        self.objective = run.objective(context)
+        self.modifiers = [make(context) for make in run.modifiers]
+        self.extra = getattr(self.objective, "module", None)
+        trained = [self.bare] + ([self.extra] if self.extra is not None else [])
+        self.optimizer = self.accelerator.prepare(build_optimizer(trained, run.options))
+        self.position = Position()
+        self.best: dict[str, torch.Tensor] = {}
+        self.epoch, self.plan = -1, []
+        self.finishing = False
+        self.rows_seen = 0
+
+    # The story ---------------------------------------------------------------------------
+
+    def run_all(self) -> Trained:
+        started = time.monotonic()
+        evaluating = 0.0
+        self._take_up()
+        label = "training"
+        with console.Progress(label, self.total, done=self.position.step) as progress:
+            if not self.position.evaluated:
+                self._evaluate()
+            while self.position.step < self.total:
+                parts = self._step(self.position.step)
+                self.position.step += 1
+                shown = {name: f"{value:.4f}" for name, value in parts.items()}
+                progress.advance(**shown, **self._shown_best())
+                before = time.monotonic()
+                if self._due(self.options.eval_steps or self.steps_per_epoch):
+                    self.position.history.append({"step": self.position.step, **parts})
+                    self.position.evaluated = False
+                    self._evaluate()
+                evaluating += time.monotonic() - before
+                if self._due(self.options.save_steps):
+                    self.save()
+        spent = time.monotonic() - started
+        metrics = self._finish()
+        return Trained(
+            metrics=metrics,
+            best_step=int(self.position.best.get("step", self.position.step)),
+            steps=self.total,
+            history=self.position.history,
+            examples_per_second=self.rows_seen / max(spent - evaluating, 1e-9),
+            seconds=time.monotonic() - started,
+        )
+
+    def _due(self, every: int) -> bool:
+        """Whether work of this period falls after the step just done; the end has its own."""
+        return self.position.step % every == 0 and self.position.step < self.total
+
+    def _finish(self) -> Metrics:
+        self.finishing = True
+        for modifier in self.modifiers:
+            _call(modifier, "on_finish")
+        self._evaluate()
+        best = self.position.best
+        if self.options.keep == "best" and self.best and best["step"] < self.total:
+            load_weights(self.bare, self.best)
+        self.bare.eval()
+        kept = best if self.options.keep == "best" else self._last_metrics()
+        return {name: value for name, value in kept.items() if name != "step"}
+
+    def _last_metrics(self) -> Metrics:
+        scored = [entry for entry in self.position.history if "loss" not in entry]
+        return dict(scored[-1]) if scored else {}
+
+    # One step ----------------------------------------------------------------------------
+
+    def _step(self, step: int) -> dict[str, float]:
+        self.stop.check()
+        rate = planned_learning_rate(step, self.total, self.options)
+        for modifier in self.modifiers:
+            if hasattr(modifier, "learning_rate"):
+                rate = modifier.learning_rate(step, rate)
+            _call(modifier, "before_step", step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        parts: dict[str, float] = {}
+
+        def closure() -> float:
+            parts.clear()
+            parts.update(self._forward_backward(step))
+            return parts["loss"]
+
+        stepper = next((m for m in self.modifiers if hasattr(m, "step")), None)
+        if stepper is None:
+            closure()
+            self._check_finite(step, parts)
+            self.optimizer.step()
+        else:
+            stepper.step(closure)
+            self._check_finite(step, parts)
+        for modifier in self.modifiers:
+            _call(modifier, "after_step", step)
+        return parts
+
+    def _forward_backward(self, step: int) -> dict[str, float]:
+        """Gradients of one step's batches, clipped; the mean loss and its parts."""
+        import torch
+
+        accelerator, accumulate = self.accelerator, self.options.accumulate
+        torch.manual_seed((self.run.seed * 1_000_003 + step) * 4099 + accelerator.process_index)
+        self.optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        for micro in range(accumulate):
+            self.stop.check()
+            batch = self._batch(step, micro)
+            last = micro == accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(self.model):
+                with accelerator.autocast():
+                    loss = self.objective.loss(batch)
+                accelerator.backward(loss.total / accumulate)
+            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / accumulate
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
+        sums["gradient_norm"] = float(norm)
+        return sums
+
+    def _batch(self, step: int, micro: int) -> dict[str, torch.Tensor]:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.plan = epoch, self.run.feed.plan(epoch)
+        process = self.accelerator.process_index
+        place = (within * self.options.accumulate + micro) * self.accelerator.num_processes
+        rows = self.plan[(place + process) % len(self.plan)]
+        self.rows_seen += len(rows) * self.accelerator.num_processes
+        return self.run.feed.batch(rows, self.accelerator.device, epoch, place + process)
+
+    def _check_finite(self, step: int, parts: dict[str, float]) -> None:
+        wrong = [name for name, value in parts.items() if not math.isfinite(value)]
+        # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
+        if self.accelerator.mixed_precision == "fp16":
+            wrong = [name for name in wrong if name != "gradient_norm"]
+        if wrong:
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise DivergedError(
+                f"training diverged at step {step}: {', '.join(wrong)} is not finite "
+                f"(learning rate {rate:.2e}); the last finite weights are in "
+                f"{self.run.state.path}",
+                hint="lower --lr, lengthen --warmup, or use --precision fp32",
+            )
+
+    # Evaluation and the best weights ------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        """Score the weights as they are, and remember them when they are the best so far."""
+        position = self.position
+        if self.run.evaluate is not None:
+            self.bare.eval()
+            metrics = self.run.evaluate(self.bare, self.stop.check).metrics
+            self.bare.train()
+            position.history.append({"step": position.step, **metrics})
+            if self._settled() and self._improves(metrics):
+                position.best = {"step": position.step, **metrics}
+                self.best = {name: value.clone() for name, value in weights_of(self.bare).items()}
+        position.evaluated = True
+
+    def _settled(self) -> bool:
+        return all(
+            modifier.settled(self.position.step - 1)
+            for modifier in self.modifiers
+            if hasattr(modifier, "settled")
+        )
+
+    def _improves(self, metrics: Metrics) -> bool:
+        task, best = self.run.feed.task, self.position.best
+        if not best:
+            return True
+        new, old = metrics[task.metric], best[task.metric]
+        return new > old if task.higher_is_better else new < old
+
+    def _shown_best(self) -> dict[str, str]:
+        metric = self.run.feed.task.metric
+        best = self.position.best
+        return {f"best {metric}": f"{best[metric]:.4f}"} if best else {}
+
+    # Going on ----------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the state, from the one process that writes.
+
+        Not while finishing: modifiers may have changed the weights for good.
+        """
+        if self.finishing or not self.accelerator.is_main_process:
+            return
+        groups = {"model": weights_of(self.bare), "optimizer": optimizer_tensors(self.optimizer)}
+        if self.best:
+            groups["best"] = self.best
+        if self.extra is not None:
+            groups["objective"] = self.extra.state_dict()
+        for number, modifier in enumerate(self.modifiers):
+            if hasattr(modifier, "state_dict"):
+                groups[f"modifier{number}"] = modifier.state_dict()
+        self.run.state.save(self.position, groups)
+
+    def _take_up(self) -> None:
+        """Start fresh, or from the newest state."""
+        found = self.run.state.load()
+        if found is None:
+            for modifier in self.modifiers:
+                _call(modifier, "on_start")
+            return
+        self.position, groups = found
+        load_weights(self.bare, groups["model"])
+        load_optimizer(self.optimizer, groups.get("optimizer", {}))
+        self.best = groups.get("best", {})
+        if self.extra is not None:
+            self.extra.load_state_dict(groups["objective"])
+        for number, modifier in enumerate(self.modifiers):
+            if hasattr(modifier, "load_state_dict"):
+                modifier.load_state_dict(groups.get(f"modifier{number}", {}))
+
+
+def _call(modifier: Any, hook: str, *arguments: Any) -> None:
+    """Call a modifier's hook where it has one."""
+    if hasattr(modifier, hook):
+        getattr(modifier, hook)(*arguments)

@@ -1,0 +1,97 @@
+"""Hand values of the distillation sheet, and the cases to which the loss reduces."""
+
+import pytest
+import tiny
+import torch
+
+from compressor.errors import UsageError
+from compressor.methods.contract import Context
+from compressor.methods.objectives import soft_labels, task
+
+TEACHER = torch.tensor([[2.0, 0.0, -2.0], [1.0, 1.0, 0.0]])
+STUDENT = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"), [(1.0, 0.310562), (2.0, 0.445571), (100.0, 0.555015)]
+)
+def test_hand_values(temperature, expected):
+    loss = soft_labels.soft_label_loss(STUDENT, TEACHER, temperature)
+    # T^2 magnifies the rounding of a divergence that itself shrinks with T^2.
+    assert loss.item() == pytest.approx(expected, abs=2e-6 * max(1, temperature**2 / 20))
+
+
+def test_high_temperature_tends_to_the_squared_distance_of_centred_logits():
+    centred = (STUDENT - TEACHER) - (STUDENT - TEACHER).mean(-1, keepdim=True)
+    limit = centred.square().sum(-1).mean() / (2 * 3)
+    assert limit.item() == pytest.approx(0.555556, abs=1e-6)
+    loss = soft_labels.soft_label_loss(STUDENT, TEACHER, 50.0)
+    assert loss.item() == pytest.approx(limit.item(), rel=3e-3)
+
+
+def test_one_output_is_the_squared_distance():
+    loss = soft_labels.soft_label_loss(torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1), 4.0)
+    assert loss.item() == pytest.approx(5.0)
+
+
+def batch_and_model():
+    model = tiny.model()
+    tokens = tiny.tokenizer()(["great film", "awful dull plot"], padding=True, return_tensors="pt")
+    return model, {**tokens, "labels": torch.tensor([1, 0])}
+
+
+def test_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_gradient():
+    model, batch = batch_and_model()
+    answers = model(**task.model_inputs(batch)).logits.detach()
+    context = Context(model, "text-classification", teacher_logits=lambda _: answers)
+    objective = soft_labels.Objective(soft_labels.Options(hard_weight=0.0), context)
+    loss = objective.loss(batch)
+    loss.total.backward()
+    assert loss.total.item() == pytest.approx(0.0, abs=1e-6)
+    assert max(p.grad.abs().max() for p in model.parameters() if p.grad is not None) < 1e-6
+
+
+def test_hard_weight_one_is_plain_training_and_asks_no_teacher():
+    model, batch = batch_and_model()
+
+    def never(_):
+        raise AssertionError("the teacher was asked")
+
+    context = Context(model, "text-classification", teacher_logits=never)
+    hard = soft_labels.Objective(soft_labels.Options(hard_weight=1.0), context).loss(batch)
+    plain = task.Objective(task.Options(), context).loss(batch)
+    assert hard.total.item() == plain.total.item()
+
+
+def test_parts_are_unweighted_and_add_up():
+    model, batch = batch_and_model()
+    context = Context(model, "text-classification", teacher_logits=lambda _: torch.eye(2) * 3)
+    loss = soft_labels.Objective(soft_labels.Options(hard_weight=0.25), context).loss(batch)
+    total = 0.75 * loss.parts["soft"] + 0.25 * loss.parts["hard"]
+    assert loss.total.item() == pytest.approx(total.item(), rel=1e-6)
+
+
+def test_padding_of_token_losses_does_not_count():
+    model = tiny.model(head="AutoModelForMaskedLM", labels=None)
+    ids = tiny.tokenizer()(["great film", "a very long awful dull plot"], padding=True)
+    batch = {name: torch.tensor(ids[name]) for name in ("input_ids", "attention_mask")}
+    batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
+    shape = (*batch["input_ids"].shape, model.config.vocab_size)
+    answers = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    other = answers.clone()
+    other[batch["attention_mask"] == 0] = 99.0
+    losses = [
+        soft_labels.Objective(
+            soft_labels.Options(), Context(model, "masked-lm", teacher_logits=lambda _, a=a: a)
+        )
+        .loss(batch)
+        .total.item()
+        for a in (answers, other)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_without_a_teacher_it_says_what_to_add():
+    with pytest.raises(UsageError, match="teacher") as caught:
+        soft_labels.Objective(soft_labels.Options(), Context(tiny.model(), "text-classification"))
+    assert "--teacher" in caught.value.hint

@@ -1,0 +1,57 @@
+"""Which teacher layers a student starts from."""
+
+import pytest
+import tiny
+import torch
+
+from compressor.errors import InputError, UsageError
+from compressor.methods.students import copy_layers
+from compressor.model.load import Loaded
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "expected"),
+    [
+        (12, 6, [0, 2, 4, 7, 9, 11]),
+        (12, 4, [0, 4, 7, 11]),
+        (6, 3, [0, 2, 5]),
+        (6, 2, [0, 5]),
+        (6, 6, [0, 1, 2, 3, 4, 5]),
+        (6, 1, [0]),
+    ],
+)
+def test_spread(teacher, student, expected):
+    assert copy_layers.spread(teacher, student) == expected
+
+
+def teacher(layers=4):
+    return Loaded(tiny.model(num_hidden_layers=layers), None, None, "text-classification")
+
+
+def test_the_student_is_a_copy_and_the_teacher_is_untouched():
+    origin = teacher()
+    before = {name: value.clone() for name, value in origin.model.state_dict().items()}
+    student = copy_layers.build(origin, copy_layers.Options(layers=2)).model
+    assert student.config.num_hidden_layers == 2
+    for mine, theirs in enumerate([0, 3]):
+        for name, value in student.bert.encoder.layer[mine].state_dict().items():
+            assert torch.equal(value, before[f"bert.encoder.layer.{theirs}.{name}"])
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(v, before[n]) for n, v in origin.model.state_dict().items())
+    assert origin.model.config.num_hidden_layers == 4
+
+
+def test_half_of_the_layers_by_default_and_a_map_by_hand():
+    assert copy_layers.build(teacher(), copy_layers.Options()).model.config.num_hidden_layers == 2
+    assert copy_layers.chosen_layers(6, copy_layers.Options(layer_map="1,4")) == [1, 4]
+
+
+def test_more_layers_than_the_teacher_has():
+    with pytest.raises(UsageError, match="4 layers"):
+        copy_layers.build(teacher(), copy_layers.Options(layers=5))
+    with pytest.raises(InputError, match="0 to 3"):
+        copy_layers.build(teacher(), copy_layers.Options(layer_map="0,7"))
+    with pytest.raises(UsageError, match="0,2,5"):
+        copy_layers.build(teacher(), copy_layers.Options(layer_map="first"))

@@ -1,0 +1,169 @@
+"""Two-layer models with a real tokenizer, made in a moment and small enough for every test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+WORDS = [
+    "the",
+    "a",
+    "an",
+    "and",
+    "or",
+    "not",
+    "is",
+    "was",
+    "were",
+    "very",
+    "really",
+    "quite",
+    "this",
+    "that",
+    "it",
+    "movie",
+    "film",
+    "plot",
+    "acting",
+    "food",
+    "service",
+    "phone",
+    "battery",
+    "sound",
+    "screen",
+    "place",
+    "price",
+    "great",
+    "good",
+    "fine",
+    "nice",
+    "lovely",
+    "superb",
+    "excellent",
+    "wonderful",
+    "bad",
+    "poor",
+    "awful",
+    "terrible",
+    "dull",
+    "boring",
+    "slow",
+    "broken",
+    "cheap",
+    "works",
+    "failed",
+    "loved",
+    "hated",
+    "enjoyed",
+    "i",
+    "we",
+    "they",
+    "my",
+    "our",
+    "with",
+    "without",
+    "for",
+    "of",
+    "in",
+    "on",
+    "at",
+    "to",
+    "from",
+]
+GOOD = ("great", "good", "fine", "nice", "lovely", "superb", "excellent", "wonderful")
+BAD = ("bad", "poor", "awful", "terrible", "dull", "boring", "slow", "broken")
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LABELS = ("negative", "positive")
+
+
+def tokenizer():
+    """A lower-casing WordPiece tokenizer over WORDS and all single letters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertTokenizerFast
+
+    pieces = [*SPECIALS, *WORDS, *(c for c in "abcdefghijklmnopqrstuvwxyz0123456789.,!?'-")]
+    pieces += [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(pieces))}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    core.normalizer = normalizers.BertNormalizer(lowercase=True)
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    return BertTokenizerFast(tokenizer_object=core, model_max_length=64)
+
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+
+
+def config(family: str = "bert", *, labels: tuple[str, ...] | None = LABELS, **sizes: int):
+    """A small configuration of `family` ("bert", "roberta", "distilbert", "gpt2", "llama" ...)."""
+    from transformers import AutoConfig
+
+    made = AutoConfig.for_model(family)
+    for name, value in {**SIZES, **sizes, "vocab_size": len(tokenizer())}.items():
+        setattr(made, name, value)
+    if family in ("llama", "mistral", "qwen2"):
+        made.num_key_value_heads = 2
+        made.head_dim = made.hidden_size // made.num_attention_heads
+    if getattr(made, "layer_types", None):
+        made.layer_types = made.layer_types[: made.num_hidden_layers]
+    made.pad_token_id = 0
+    if labels is not None:
+        made.id2label = dict(enumerate(labels))
+        made.label2id = {name: index for index, name in enumerate(labels)}
+    return made
+
+
+def model(
+    family: str = "bert",
+    *,
+    head: str = "AutoModelForSequenceClassification",
+    labels: tuple[str, ...] | None = LABELS,
+    seed: int = 0,
+    **sizes: int,
+):
+    """A random model of `family` with the given head, in evaluation mode, fp32."""
+    import torch
+    import transformers
+
+    torch.manual_seed(seed)
+    return getattr(transformers, head).from_config(config(family, labels=labels, **sizes)).eval()
+
+
+def checkpoint(folder: Path, family: str = "bert", **options) -> Path:
+    """Save `model(family, **options)` and its tokenizer to `folder`, as another tool would."""
+    model(family, **options).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """`count` rows of text whose label depends on one word: a 2-layer model learns it."""
+    import random
+
+    draw = random.Random(seed)
+    made = []
+    for _ in range(count):
+        label = draw.choice(LABELS)
+        words = draw.choices(WORDS[:28], k=draw.randint(3, 12))
+        words.insert(draw.randrange(len(words)), draw.choice(GOOD if label == "positive" else BAD))
+        made.append({"text": " ".join(words), "label": label})
+    return made
+
+
+def data(folder: Path, train: int = 64, validation: int = 32, seed: int = 0) -> Path:
+    """A data folder with train.jsonl and validation.jsonl."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, offset in (("train", train, 0), ("validation", validation, 1)):
+        lines = [json.dumps(row) for row in rows(count, seed * 1000 + offset)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
