@@ -6,6 +6,25 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tiny matrices gain nothing from threads, and parallel tests lose by them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    """A folder with `base` (4 layers), `data`, and `teacher` fine-tuned by the command line."""
+    import tiny
+
+    from compressor.cli import run
+
+    folder = tmp_path_factory.mktemp("workshop")
+    tiny.checkpoint(folder / "base", num_hidden_layers=4)
+    tiny.data(folder / "data", train=320, validation=64)
+    words = f"finetune {folder}/base --data {folder}/data -o {folder}/teacher"
+    assert run([*words.split(), *["--epochs", "6", "--batch-size", "16", "--lr", "4e-3"]]) == 0
+    return folder

@@ -145,8 +145,9 @@ def _unpacked(info: TensorInfo, checkpoint: Checkpoint) -> tuple[tuple[int, int]
     for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
         bits = weights.get("num_bits") if isinstance(weights, dict) else None
-        fits = type(bits) is int and 1 <= bits <= 8 and columns > 0
-        if fits and info.shape == (rows, -(-columns * bits // 32)):
+        if not isinstance(bits, int) or not 1 <= bits <= 8 or columns < 0:
+            continue
+        if info.shape == (rows, -(-columns * bits // 32)):
             return (rows, columns), bits
     raise _misfit(info, noted)
 

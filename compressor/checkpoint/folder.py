@@ -146,10 +146,9 @@ def _check_tokenizer(config: dict[str, Any], folder: Path, names: list[str]) -> 
     if family and not family.text:
         return
     shards.refuse_without_tokenizer(folder, names)
-    for name in (*shards.TOKENIZERS, *shards.VOCABULARY_PAIR):
-        if name in names:
-            with open_regular(folder / name) as handle:
-                refuse_known_mistakes(handle.read(200), folder / name)
+    for name in shards.tokenizer_files(names):
+        with open_regular(folder / name) as handle:
+            refuse_known_mistakes(handle.read(200), folder / name)
 
 
 def _check_unchanged(folder: Path, *, accept: bool) -> None:
@@ -197,7 +196,7 @@ def refuse_quantized(checkpoint: Checkpoint, verb: str) -> None:
     """
     if checkpoint.runtime == "torch" and checkpoint.quantization is None:
         return
-    kind = "an int8 checkpoint" if checkpoint.runtime == "torch" else "an ONNX folder"
+    kind = "a quantized checkpoint" if checkpoint.runtime == "torch" else "an ONNX folder"
     inputs = checkpoint.steps[-1].get("inputs") if checkpoint.steps else None
     parent = inputs.get("model") if isinstance(inputs, dict) else None
     start = "the float checkpoint that it was made from"

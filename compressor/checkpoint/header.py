@@ -22,8 +22,8 @@ from compressor.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The format allows 100 MB, whose parsing takes a gigabyte; 10 MB describe 80,000 tensors.
-MAX_HEADER_BYTES = 10_000_000
+# The format allows 100 MB, whose parsing takes a gigabyte; 5 MB describe 40,000 tensors.
+MAX_HEADER_BYTES = 5_000_000
 MAX_DIMENSIONS = 32
 CHUNK = 1 << 20  # values looked at in one go: a few MB, so memory stays flat
 # BF16 has no numpy type: its bits are read as integers and widened.

@@ -127,8 +127,8 @@ def write_lineage(folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:
     """
     files = {}
     for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.name not in (RECORD, RUN):
-            name = file.relative_to(folder).as_posix()
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and name not in (RECORD, RUN):
             files[name] = {"size": file.stat().st_size, "sha256": file_hash(file)[7:]}
     record = {"schema": SCHEMA, "compressor": __version__, "steps": list(steps), "files": files}
     write_json(folder / RECORD, record)
@@ -188,7 +188,7 @@ def changed_files(folder: Path) -> list[tuple[str, str, str]]:
     changed = []
     for name, entry in _read_record(folder).get("files", {}).items():
         expected = f"sha256:{entry['sha256']}"
-        found = file_hash(folder / name) if (folder / name).exists() else "nothing"
+        found = file_hash(folder / name) if os.path.exists(folder / name) else "nothing"
         if found != expected:
             changed.append((name, expected, found))
     return changed

@@ -10,7 +10,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,10 +52,25 @@ def open_graph(folder: Path) -> ModelProto:
         raise InputError(f"{ONNX} is not an ONNX model, or was cut off", where=str(path)) from None
     if not model.graph.node or not model.graph.output:
         raise InputError(f"{ONNX} holds no graph", where=str(path))
+    if any(isinstance(text, bytes) for text in _texts(model.graph)):
+        raise InputError(f"{ONNX} holds a name that is not UTF-8 text", where=str(path))
     for tensor in _all_tensors(model):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             _check_external(tensor, folder)
     return model
+
+
+def _texts(graph: GraphProto) -> Iterator[str | bytes]:
+    """The names that are looked at later; protobuf hands out bytes where they are not text."""
+    for tensor in graph.initializer:
+        yield tensor.name
+        for entry in tensor.external_data:
+            yield from (entry.key, entry.value)
+    for node in graph.node:
+        yield from (node.name, node.op_type, *node.input, *node.output)
+        for entry in node.metadata_props:
+            yield from (entry.key, entry.value)
+        yield from (attribute.name for attribute in node.attribute)
 
 
 def _all_tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -85,7 +100,7 @@ def _check_external(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
     """
     fields = {entry.key: entry.value for entry in tensor.external_data}
     location = fields.get("location", "")
-    what = f"{ONNX} keeps {shown(tensor.name)} in {shown(location)!r}"
+    what = f"{ONNX} keeps {shown(str(tensor.name))} in {shown(str(location))!r}"
     if location not in ONNX_DATA or not set(fields) <= set(_EXTERNAL_KEYS):
         raise InputError(
             f"{what}, which is refused: external data must be {' or '.join(ONNX_DATA)}, a file "
@@ -105,16 +120,18 @@ def _check_external(tensor: TensorProto, folder: Path) -> tuple[Path, int, int]:
             hint="put a copy of the file itself there",
             where=str(file),
         )
-    offset, length = (fields.get(key, "0") for key in ("offset", "length"))
-    numbers = offset.isdecimal() and length.isdecimal() and len(offset + length) < 40
-    if not numbers or int(offset) + int(length) > found.st_size:
+    offset, length = fields.get("offset", "0"), fields.get("length", "")
+    numbers = offset.isdecimal() and (length or "0").isdecimal() and len(offset + length) < 40
+    first = int(offset) if numbers else 0
+    count = int(length) if numbers and length else max(found.st_size - first, 0)
+    if not numbers or first + count > found.st_size:
         raise InputError(
-            f"{what} at {shown(offset)} with {shown(length)} bytes, but the file holds "
-            f"{found.st_size:,} bytes",
+            f"{what} from byte {shown(offset)} on with {shown(length) or 'all'} bytes, but the "
+            f"file holds {found.st_size:,} bytes",
             hint="copy or fetch it again",
             where=str(file),
         )
-    return file, int(offset), int(length) or found.st_size - int(offset)
+    return file, first, count
 
 
 def read_values(tensor: TensorProto, folder: Path) -> NDArray[Any]:
@@ -129,7 +146,9 @@ def read_values(tensor: TensorProto, folder: Path) -> NDArray[Any]:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             file, offset, length = _check_external(tensor, folder)
             held = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
-            held.raw_data = np.memmap(file, "u1", "r", offset, (length,)).tobytes()
+            with open_regular(file) as handle:
+                handle.seek(offset)
+                held.raw_data = handle.read(length)
             tensor = held
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, OverflowError, MemoryError) as problem:
@@ -177,7 +196,7 @@ def graph_facts(folder: Path) -> list[TensorFacts]:
     graph = open_graph(folder).graph
     by_name = {tensor.name: tensor for tensor in graph.initializer}
     companions = _companions(graph, by_name)
-    helpers = {name for pair in companions.values() for name in pair}
+    helpers = {name for found in companions.values() for name in (found.scale, found.zero_point)}
     consumers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
@@ -186,11 +205,12 @@ def graph_facts(folder: Path) -> list[TensorFacts]:
     for name, tensor in by_name.items():
         dtype = _dtype(tensor)
         quantized = name in companions
-        constant = name in helpers or is_buffer(name, tuple(tensor.dims))
+        # Scalars are the traced code's own constants: epsilons, scaling factors, -inf.
+        constant = name in helpers or not tensor.dims or is_buffer(name, tuple(tensor.dims))
         if constant or dtype is None or (dtype[0] in "IU" and not quantized):
             continue
         values = read_values(tensor, folder)
-        scale, zero_point = companions.get(name, ("", ""))
+        scale, zero_point, axis = companions.get(name, _Companions("", "", 0))
         zeros = read_values(by_name[zero_point], folder) if zero_point in by_name else None
         layer = _layer(name, consumers, by_name)
         facts.append(
@@ -200,7 +220,7 @@ def graph_facts(folder: Path) -> list[TensorFacts]:
                 dtype=dtype,
                 bits=int(dtype.lstrip("BFIU")),
                 numel=values.size,
-                nonzero=_nonzero(values, zeros),
+                nonzero=_nonzero(values, zeros, axis),
                 in_encoder=layer is not None,
                 layer=layer,
                 quantized_from=_dtype(by_name[scale]) if scale in by_name else None,
@@ -209,34 +229,47 @@ def graph_facts(folder: Path) -> list[TensorFacts]:
     return facts
 
 
-def _companions(graph: GraphProto, by_name: dict[str, TensorProto]) -> dict[str, tuple[str, str]]:
-    """Integer initializer -> (its scale, its zero point), from names and from the nodes."""
+class _Companions(NamedTuple):
+    """Names of an integer initializer's scale and zero point, and the axis that they run along."""
+
+    scale: str
+    zero_point: str
+    axis: int
+
+
+def _companions(graph: GraphProto, by_name: dict[str, TensorProto]) -> dict[str, _Companions]:
+    """What belongs to each integer initializer, from the nodes and from the names."""
     found = {}
-    for name in by_name:
-        base = name.removesuffix("_quantized")
-        if base != name and f"{base}_scale" in by_name:
-            found[name] = (f"{base}_scale", f"{base}_zero_point")
     for node in graph.node:
         inputs = [*node.input, "", "", "", ""]
         if node.op_type == "DequantizeLinear" and inputs[0] in by_name:
-            found.setdefault(inputs[0], (inputs[1], inputs[2]))
+            axes = [attribute.i for attribute in node.attribute if attribute.name == "axis"]
+            found[inputs[0]] = _Companions(inputs[1], inputs[2], axes[0] if axes else 1)
+    for name in by_name:
+        base = name.removesuffix("_quantized")
+        if base != name and f"{base}_scale" in by_name:
+            found.setdefault(name, _Companions(f"{base}_scale", f"{base}_zero_point", -1))
+    for node in graph.node:
+        inputs = [*node.input, "", "", "", ""]
         if node.op_type == "MatMulInteger" and inputs[1] in by_name:
-            found.setdefault(inputs[1], ("", inputs[3]))
+            found.setdefault(inputs[1], _Companions("", inputs[3], -1))
     return found
 
 
-def _nonzero(values: NDArray[Any], zeros: NDArray[Any] | None) -> int:
-    """Values that do not stand for zero. Zero points per channel lie along the last axis."""
+def _nonzero(values: NDArray[Any], zeros: NDArray[Any] | None, axis: int) -> int:
+    """Values that do not stand for zero, where each slice along `axis` has its own zero."""
     if zeros is None or not zeros.size:
         return int(np.count_nonzero(values))
     if (zeros == zeros.flat[0]).all():
-        zeros = zeros.flat[0]
-    elif zeros.size == values.shape[0] != values.shape[-1]:
-        zeros = zeros.reshape(-1, *[1] * (values.ndim - 1))
+        return int(np.count_nonzero(values != zeros.flat[0]))
+    shape = [1] * values.ndim
     try:
-        return int(np.count_nonzero(values != zeros))
-    except ValueError:
-        return int(np.count_nonzero(values))
+        shape[axis] = zeros.size
+        return int(np.count_nonzero(values != zeros.reshape(shape)))
+    except (IndexError, ValueError):
+        raise InputError(
+            f"{ONNX}: {zeros.size} zero points do not fit axis {axis} of shape {list(values.shape)}"
+        ) from None
 
 
 def _layer(

@@ -15,6 +15,7 @@ from compressor.errors import CompressorError, InputError, MachineError
 
 MAX_JSON_BYTES = 10_000_000
 _MAX_DIGITS = 20  # 2**64 has 20 digits; longer integers only serve to make the parser slow
+_PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _WRONG_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself", "run: git lfs pull"),
@@ -110,7 +111,7 @@ def refuse_known_mistakes(head: bytes, path: Path) -> None:
         raise InputError(
             f"{path.name} is empty (0 bytes)", hint="copy or fetch it again", where=str(path)
         )
-    if head.lstrip()[:1] == b"<":
+    if head.lstrip()[:10].lower().startswith(_PAGE):
         raise InputError(
             f"{path.name} is a web page (HTML), not the file itself",
             hint="download the file, not the page about it",
@@ -180,7 +181,7 @@ def parse_object(data: bytes, path: Path) -> dict[str, Any]:
     except ValueError as problem:
         raise InputError(f"{path.name} is refused: {problem}", where=str(path)) from None
     if not isinstance(value, dict):
-        kind = {list: "a list", str: "a string"}.get(type(value), "a single value")
+        kind = "a list" if isinstance(value, list) else "a single value"
         raise InputError(
             f"{path.name} holds {kind}, expected an object: line 1, column 1 should be {{",
             where=f"{path}:1",

@@ -18,7 +18,7 @@ TOKENIZERS = (
     "tokenizer.json", "vocab.txt", "spiece.model", "spm.model", "tokenizer.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
-VOCABULARY_PAIR = ("vocab.json", "merges.txt")
+_VOCABULARY_PAIR = ("vocab.json", "merges.txt")
 _CONFIGS = (
     "config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "preprocessor_config.json",
@@ -66,9 +66,16 @@ def refuse_without_tokenizer(folder: Path, names: Sequence[str]) -> None:
     Raises:
         InputError: with the names that would do.
     """
-    pair = all(name in names for name in VOCABULARY_PAIR)
-    if not pair and not any(name in names for name in TOKENIZERS):
+    if not tokenizer_files(names):
         _refuse_missing(folder, names, [f"a tokenizer ({' or '.join(TOKENIZERS[:3])} ...)"])
+
+
+def tokenizer_files(names: Sequence[str]) -> list[str]:
+    """The files of the one form of the tokenizer that is loaded; [] where there is none."""
+    for form in (*((name,) for name in TOKENIZERS), _VOCABULARY_PAIR):
+        if all(name in names for name in form):
+            return list(form)
+    return []
 
 
 def _refuse_missing(folder: Path, names: Sequence[str], missing: Sequence[str]) -> None:
@@ -181,5 +188,5 @@ def inference_files(folder: Path) -> list[Path]:
     """The files that inference needs: weights, config, and one form of the tokenizer."""
     names = file_names(folder)
     needed = {file.name for file in weight_files(folder)} | {INDEX, *_CONFIGS}
-    needed |= {TOKENIZERS[0]} if TOKENIZERS[0] in names else {*TOKENIZERS, *VOCABULARY_PAIR}
+    needed |= set(tokenizer_files(names))
     return [folder / name for name in names if name in needed]

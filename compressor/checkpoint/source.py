@@ -25,12 +25,12 @@ def resolve_model(model: str) -> Path:
         InputError: there is no such folder, repository or subfolder.
         MachineError: the package is not installed, or the hub cannot be reached.
     """
+    if not model.strip() or "\0" in model:
+        raise InputError(f"{shown(model)!r} is not the name of a folder")
     if model.startswith("hub:"):
         return _from_hub(model.removeprefix("hub:"))
     if model.startswith("pkg:"):
         return _from_package(model.removeprefix("pkg:"))
-    if not model.strip() or "\0" in model:
-        raise InputError(f"{shown(model)!r} is not the name of a folder")
     return existing_folder(Path(model))
 
 
@@ -70,8 +70,10 @@ def _from_package(name: str) -> Path:
     """The folder inside an installed package; nothing of the package is imported."""
     module, _, inside = name.partition("/")
     top, *rest = module.split(".")
+    if not top.isidentifier():
+        raise InputError(f"pkg:{shown(name)}: expected pkg:module/subfolder")
     try:
-        spec = importlib.util.find_spec(top) if top.isidentifier() else None
+        spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         spec = None
     if spec is None:

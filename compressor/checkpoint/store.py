@@ -44,9 +44,9 @@ def check_target(
     """
     if target.name in ("", ".."):
         raise _refused(target, "has no name of its own", "name the folder to make")
-    place = target.resolve()
+    place = Path(os.path.realpath(target))
     for source in inputs:
-        read = source.resolve()
+        read = Path(os.path.realpath(source))
         if place == read:
             raise _refused(target, f"is the input {source} of this run", "give it another name: -o")
         if read in place.parents or place in read.parents:

@@ -8,7 +8,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import DataOptions, Shared
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Slot
 from compressor.commands.training import (
     bytes_for_training,
@@ -38,7 +38,7 @@ SLOTS = (
 
 
 def run(
-    teacher: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help=MODEL_HELP)],
     *,
     data: DataOptions,
     training: TrainingOptions,

@@ -8,7 +8,7 @@ import typer
 
 from compressor.checkpoint.folder import refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import DataOptions, Shared
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods
 from compressor.commands.training import (
     bytes_for_training,
@@ -23,7 +23,7 @@ SLOTS = (OBJECTIVE, MODIFIERS)
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     *,
     data: DataOptions,
     training: TrainingOptions,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor import console
+from compressor.commands.options import MODEL_HELP
 
 if TYPE_CHECKING:
     from compressor.checkpoint.facts import TensorFacts
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     *,
     tensors: Annotated[bool, typer.Option("--tensors", help="list every tensor")] = False,
     accept_changed: Annotated[

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -122,16 +123,8 @@ class Job:
         )
 
     def command(self) -> str:
-        """The command with bare folder names, so that it is the same on every machine."""
-        words = ["compressor"]
-        for word in self.words:
-            if word == "-":
-                words.append(self.origin.name)
-            elif word.startswith(("/", ".", "~")) or ("/" in word and Path(word).exists()):
-                words.append(Path(word).name or word)
-            else:
-                words.append(f"'{word}'" if " " in word else word)
-        return " ".join(words)
+        """The command line as the lineage records it."""
+        return command_line(self.words, stdin=self.origin.name)
 
     def begin(self, *, needed_bytes: int) -> bool:
         """Check the target before any long work.
@@ -216,6 +209,24 @@ class Job:
             "peak_memory_bytes": peak * (1 if sys.platform == "darwin" else 1024),
             **facts,
         }
+
+
+def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
+    """A command with bare folder names, so that it reads the same on every machine.
+
+    Args:
+        words: the command line, verb first.
+        stdin: what `-` stood for.
+    """
+    shown = ["compressor"]
+    for word in words:
+        if word == "-":
+            shown.append(stdin)
+        elif word.startswith(("/", "./", "../", "~")) or ("/" in word and Path(word).exists()):
+            shown.append(Path(word).name or word)
+        else:
+            shown.append(shlex.quote(word))
+    return " ".join(shown)
 
 
 def print_folder(folder: Path, facts: dict[str, Any]) -> None:

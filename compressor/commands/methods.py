@@ -13,7 +13,7 @@ from compressor.methods.find import Method, every, flag_of
 
 
 def run(
-    name: Annotated[str, typer.Argument(help="a method to show whole")] = "",
+    name: Annotated[str, typer.Argument(metavar="[METHOD]", help="a method to show whole")] = "",
     *,
     verb: Annotated[str, typer.Option(help="only the methods of this verb")] = "",
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

@@ -19,6 +19,8 @@ from compressor.methods.find import flag_of
 
 Options = TypeVar("Options")
 
+MODEL_HELP = "a folder, - for a path on stdin, hub:owner/name or pkg:module/folder"
+
 
 @dataclass(frozen=True)
 class Shared:

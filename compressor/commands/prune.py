@@ -8,11 +8,13 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import DataOptions, Shared, as_record
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
+from compressor.commands.scoring import validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
+    data_of,
     publish_trained,
     train_model,
     training_record,
@@ -30,7 +32,7 @@ SLOTS = (
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="folder, -, hub:owner/name or pkg:module/folder")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     *,
     data: DataOptions,
     training: TrainingOptions,
@@ -48,22 +50,28 @@ def run(
     checkpoint = open_model(model, shared)
     refuse_quantized(checkpoint, "prune")
     if methods.one("method").method.kind == "transforms":
-        _prune_at_once(checkpoint, data, shared, methods, words)
+        _prune_at_once(checkpoint, data, training, shared, methods, words)
     else:
         _prune_in_training(checkpoint, data, training, shared, methods, words, teacher)
 
 
 def _prune_at_once(
-    checkpoint: Checkpoint, data: DataOptions, shared: Shared, methods: Methods, words: list[str]
+    checkpoint: Checkpoint,
+    data: DataOptions,
+    training: TrainingOptions,
+    shared: Shared,
+    methods: Methods,
+    words: list[str],
 ) -> None:
     picked = methods.one("method")
-    if methods.all("with") or data.data:
+    if methods.all("with"):
         raise UsageError(
-            f"{picked.name} prunes at once and reads no data, so --data and --with do nothing",
-            hint="drop them, or train afterwards: compressor finetune",
+            f"{picked.name} prunes at once and trains nothing, so --with does nothing",
+            hint="train afterwards: compressor finetune",
         )
+    dataset = data_of(data, labels_of(checkpoint)) if data.data else None
     record = {"method": picked.name, **as_record(picked.options)}
-    job = Job("prune", words, shared, {"model": checkpoint}, record)
+    job = Job("prune", words, shared, {"model": checkpoint}, record, dataset)
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
     with job.at_work():
@@ -72,7 +80,8 @@ def _prune_at_once(
 
         loaded = load(checkpoint, task_of(checkpoint))
         facts = picked.method.module.apply(loaded, None, picked.options)
-        job.publish(lambda folder: save_model(loaded, folder), metrics=facts)
+        metrics = validation_metrics(loaded, dataset, training.max_length) if dataset else {}
+        job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})
 
 
 def _prune_in_training(

@@ -27,7 +27,9 @@ from compressor.errors import CompressorError, InputError
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="a recipe's name or a YAML file")] = "",
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="a recipe's name or a YAML file")
+    ] = "",
     *,
     output: Annotated[
         str, typer.Option("--output", "-o", help="folder to work in; named after the recipe")

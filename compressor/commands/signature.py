@@ -84,12 +84,14 @@ def _slot_parameter(slot: Slot) -> inspect.Parameter:
 
 def known_flags(verb: str, words: Sequence[str]) -> set[str]:
     """Every long flag that `verb` takes with the methods that `words` name."""
-    parameters = inspect.signature(command_for(verb, words)).parameters.values()
+    import typer
+
     found = set()
-    for parameter in parameters:
+    for parameter in inspect.signature(command_for(verb, words)).parameters.values():
         for part in getattr(parameter.annotation, "__metadata__", ()):
-            for spelling in getattr(part, "param_decls", None) or ():
-                found.update(word for word in spelling.split("/") if word.startswith("--"))
-    # Options declared without a spelling are called like their parameter.
-    found.update(f"--{parameter.name}".replace("_", "-") for parameter in parameters)
+            if isinstance(part, type(typer.Option())):
+                # An option declared without a spelling is called like its parameter.
+                spellings = part.param_decls or ("--" + parameter.name.replace("_", "-"),)
+                every = (word for text in spellings for word in text.split("/"))
+                found.update(word for word in every if word.startswith("--"))
     return found

@@ -23,14 +23,16 @@ SPREAD_OF_NOISE = 1.5
 
 def find_problems(report: Mapping[str, Any]) -> list[str]:
     """Short sentences on what is wrong with a model or with the measurement, worst first."""
-    models = report["models"]
+    models, unit = report["models"], report["drop_unit"]
     reference = _baseline(report)
-    problems = []
+    problems, losers = [], []
     for model in models:
-        problems += _dead(model) or _one_class(model, (report["task"] or {}).get("labels"))
-    for model in models:
-        if model is not reference:
-            problems += _lost_accuracy(model, reference, report["drop_unit"])
+        broken = _dead(model) or _one_class(model, (report["task"] or {}).get("labels"))
+        problems += broken
+        judged = not broken and model["drop"] is not None and model["accuracy"]["low"] is not None
+        if judged and not _holds(model, reference):
+            losers.append(model)
+    problems += _lost_accuracy(losers, reference, unit)
     for model in models:
         if model is not reference:
             problems += _slower(model, _float_source(model, models, reference), reference)
@@ -38,30 +40,46 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
 
 
 def summarise(report: Mapping[str, Any]) -> str:
-    """One or two sentences: the most compressed candidate, and the best that loses nothing."""
+    """One or two sentences: the best candidate, and the most compressed where that is another."""
     reference = _baseline(report)
-    candidates = [m for m in report["models"] if m is not reference]
-    if not candidates:
+    candidates = _comparable(report)
+    if len(report["models"]) == 1:
         return f"{reference['name']} was measured alone: name candidates to compare it with."
-    scored = (reference["accuracy"] or {}).get("value") is not None
-    alive = [m for m in candidates if m["drop"] is not None] if scored else candidates
-    if not alive:
+    best = best_candidate(report)
+    if best is None:
         return f"No candidate has an accuracy that can be compared with {reference['name']}."
-    first = max(alive, key=_compression)
-    text = f"{first['name']} {_gains(first)} than {reference['name']}"
-    if not scored:
+    text = f"{best['name']} {_gains(best)} than {reference['name']}"
+    if best["drop"] is None:
         return text + "; accuracy was not measured."
-    text += f" and {_loss(first, reference, report['drop_unit'])}."
-    equal = [m for m in alive if _holds(m, reference)]
-    if first in equal:
+    text += f", and {_loss(best, reference, report['drop_unit'])}."
+    smallest = max(candidates, key=_compression)
+    if smallest is best:
         return text
-    if not equal:
-        return text + " Every candidate loses more than its interval explains."
-    best = max(equal, key=_compression)
     return (
-        f"{text} Without a measurable loss, {best['name']} {_gains(best)} "
-        f"and {_loss(best, reference, report['drop_unit'])}."
+        f"{text} The most compressed, {smallest['name']}, {_gains(smallest)}, "
+        f"and {_loss(smallest, reference, report['drop_unit'])}."
     )
+
+
+def best_candidate(report: Mapping[str, Any]) -> Model | None:
+    """The most compressed candidate of those that lose no more than their interval explains.
+
+    The most compressed of all where every one loses more or nothing was scored; None where no
+    candidate can be compared with the baseline.
+    """
+    reference = _baseline(report)
+    candidates = _comparable(report)
+    equal = [m for m in candidates if m["drop"] is not None and _holds(m, reference)]
+    return max(equal or candidates, key=_compression, default=None)
+
+
+def _comparable(report: Mapping[str, Any]) -> list[Model]:
+    """The candidates, without those that have no accuracy where the baseline has one."""
+    reference = _baseline(report)
+    scored = (reference["accuracy"] or {}).get("value") is not None
+    return [
+        m for m in report["models"] if m is not reference and not (scored and m["drop"] is None)
+    ]
 
 
 def _baseline(report: Mapping[str, Any]) -> Model:
@@ -130,18 +148,28 @@ def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
         return []
     only = next(index for index, count in enumerate(counts) if count)
     label = labels[only] if labels and only < len(labels) else f"class {only}"
-    return [f"{model['name']} answers {label!r} for every one of {sum(counts)} rows."]
+    metric, value = model["accuracy"]["metric"], model["accuracy"]["value"]
+    return [
+        f"{model['name']} answers {label!r} for every one of {sum(counts)} rows "
+        f"({words.metric_name(metric)} {words.metric_text(metric, value)})."
+    ]
 
 
-def _lost_accuracy(model: Model, reference: Model, unit: str | None) -> list[str]:
-    if model["drop"] is None or _holds(model, reference) or model["accuracy"]["low"] is None:
-        return []
-    own = model["accuracy"]
-    interval = words.interval_text(own["metric"], own["low"], own["high"])
+def _lost_accuracy(losers: Sequence[Model], reference: Model, unit: str | None) -> list[str]:
+    """One sentence on the models whose whole interval lies below the baseline's value."""
+    if len(losers) > 1:
+        each = [f"{model['name']} {_loss(model, reference, unit)}" for model in losers]
+        return [f"Losses that the 95 % intervals do not explain: {words.listed(each)}."]
     return [
         f"{model['name']} {_loss(model, reference, unit)}, more than its 95 % interval "
-        f"{interval} explains."
+        f"{_interval(model)} explains."
+        for model in losers
     ]
+
+
+def _interval(model: Model) -> str:
+    own = model["accuracy"]
+    return words.interval_text(own["metric"], own["low"], own["high"])
 
 
 def _is_int8(model: Model) -> bool:

@@ -259,9 +259,7 @@ def _classification_metric(
         return np.where((spread_predicted == 0) & (spread_actual > 0), 0.0, value)
 
 
-def _resampled_rows(
-    rows: int, generator: np.random.Generator, rounds: int
-) -> Iterator[np.ndarray]:
+def _resampled_rows(rows: int, generator: np.random.Generator, rounds: int) -> Iterator[np.ndarray]:
     """How often each row was drawn, [samples, rows] at a time."""
     step = max(1, _CELLS_AT_ONCE // rows)
     for start in range(0, rounds, step):

@@ -99,14 +99,14 @@ def report_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         columns += [words.metric_heading(metric), "95 %", "drop"]
     columns += ["disk", "smaller"]
     if shape:
-        columns += [f"ms at {shape[0]}x{shape[1]}", "faster"]
+        columns += [f"ms {shape[0]}x{shape[1]}", "faster"]
     if metric:
-        columns.append("size x accuracy")
+        columns.append("score/byte")
     columns.append("Pareto")
     rows = []
     for model in models:
         own = model["name"] == report["baseline"]
-        row = [f"{model['name']} (baseline)" if own else model["name"], model["runtime"]]
+        row = [f"{model['name']} (base)" if own else model["name"], model["runtime"]]
         if metric:
             accuracy = model["accuracy"] or {}
             row.append(words.metric_text(metric, accuracy.get("value")))
@@ -177,7 +177,7 @@ def _completed(model: Model, reference: Model) -> dict[str, Any]:
     by_shape = _speedup_by_shape(model, reference)
     retention, drop = _retention_and_drop(model.get("accuracy"), reference.get("accuracy"))
     worth = None if retention is None or ratios["disk"] is None else ratios["disk"] * retention
-    made = {
+    return {
         **model,
         "accuracy": model.get("accuracy"),
         "size": model.get("size"),
@@ -189,7 +189,6 @@ def _completed(model: Model, reference: Model) -> dict[str, Any]:
         "drop": drop,
         "compression_to_accuracy": worth,
     }
-    return {**made, "steps": made.pop("steps")} if "steps" in made else made
 
 
 def _ratio(above: float | None, below: float | None) -> float | None:
@@ -264,7 +263,7 @@ def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[
 
 
 def _plain(value: Any) -> Any:
-    """Only what JSON knows: numpy scalars as Python's, tuples as lists, nan and infinity as None."""
+    """Only what JSON knows: numpy as plain numbers and lists, nan and infinity as None."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

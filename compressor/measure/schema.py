@@ -31,7 +31,9 @@ _MODEL = {
     "runtime": {"torch", "onnxruntime"},
     "accuracy": (_ACCURACY, None),
     "size": ({**dict.fromkeys(_SIZES, (int, None)), "parameters": (int, None)}, None),
-    "latency": [{"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}],
+    "latency": [
+        {"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}
+    ],
     "compression_ratio": dict.fromkeys(_SIZES, _NUMBER_OR_NULL),
     "speedup": _NUMBER_OR_NULL,
     "speedup_by_shape": [{"batch": int, "length": int, "speedup": float}],
@@ -120,4 +122,6 @@ def _is_a(value: Any, kind: type) -> bool:
 
 
 def _wrong(value: Any, expected: str, key: str, where: str) -> InputError:
-    return InputError(f"{key or 'the report'}: expected {expected}, found {value!r:.80}", where=where)
+    return InputError(
+        f"{key or 'the report'}: expected {expected}, found {value!r:.80}", where=where
+    )

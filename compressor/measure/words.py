@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compressor.measure.metrics import LOWER_IS_BETTER
 
-NOTHING = "–"
+NOTHING = "\u2013"  # an en dash
 
 METRIC_NAMES = {
     "accuracy": "accuracy",
@@ -52,10 +52,10 @@ def metric_text(metric: str, value: float | None) -> str:
 
 
 def interval_text(metric: str, low: float | None, high: float | None) -> str:
-    """`91.0–94.4`, or a dash where there is no interval."""
+    """`91.0` to `94.4` with a dash between, or a dash where there is no interval."""
     if low is None or high is None:
         return NOTHING
-    return f"{metric_text(metric, low)}–{metric_text(metric, high)}"
+    return f"{metric_text(metric, low)}{NOTHING}{metric_text(metric, high)}"
 
 
 def drop_text(drop: float | None, unit: str | None) -> str:

@@ -10,14 +10,15 @@ is a method's matter.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from compressor.errors import InputError
-from compressor.model.layers import encoder_linears, without
 from compressor.model.load import load
-from compressor.model.save import SHARD_SIZE
+from compressor.model.save import SHARD_SIZE, largest_difference, probe_inputs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 FORMAT = "int-quantized"
+LARGEST_DIFFERENCE = 1e-5
 OUTSIDE_LAYERS = r"re:^(?!.*\.\d+\.)"
 Grid = tuple[float, int]
 Rows = tuple["torch.Tensor", "torch.Tensor"]
@@ -47,31 +49,6 @@ class QuantizedLinear(NamedTuple):
     values: np.ndarray
     scale: np.ndarray
     activation: Literal["dynamic"] | Grid
-
-
-def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch.nn.Module]:
-    """The linear layers inside the transformer layers, less those that `exclude` names.
-
-    Raises:
-        InputError: the model is quantized already, has none, or keeps them in a form that the
-            checkpoint format cannot hold; or `exclude` names nothing.
-    """
-    from torch import nn
-
-    if is_quantized(model):
-        raise InputError("the model is int8 already", hint="start from the checkpoint before it")
-    family = model.config.model_type
-    chosen = without(encoder_linears(model), exclude)
-    other = {type(m).__name__ for m in chosen.values() if not isinstance(m, nn.Linear)}
-    if other:
-        raise InputError(
-            f"a {family} model keeps its weights in {', '.join(sorted(other))} modules, and the "
-            "compressed-tensors format holds nn.Linear only",
-            hint="compressor export MODEL makes an int8 ONNX model of it directly",
-        )
-    if not chosen:
-        raise InputError(f"a {family} model has no linear layer left to quantize")
-    return chosen
 
 
 def float_linears(model: torch.nn.Module) -> list[str]:
@@ -191,33 +168,54 @@ def _integers(name: str, module: torch.nn.Module) -> torch.Tensor:
     return values.to(torch.int8)
 
 
-def save_quantized(model: PreTrainedModel, folder: Path) -> None:
-    """Write model.safetensors with int8 weights and config.json with `quantization_config`.
+def save_quantized(loaded: Loaded, folder: Path) -> None:
+    """Write int8 weights, config with `quantization_config`, and tokenizer; check that they reload.
 
     The model in memory is the same afterwards.
 
     Raises:
-        InputError: nothing is quantized, or weights were changed after quantization.
+        InputError: nothing is quantized, weights were changed after quantization, or the folder
+            reloads to other outputs.
     """
+    model = loaded.model
+    _write(model, folder)
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
+    # The library draws bars whatever the verbosity; failures are raised.
+    with contextlib.redirect_stderr(io.StringIO()):
+        again = (
+            type(model)
+            .from_pretrained(
+                folder, dtype=model.dtype, attn_implementation=model.config._attn_implementation
+            )
+            .to(model.device)
+        )
+        inputs = {name: value.to(model.device) for name, value in probe_inputs(model).items()}
+        difference = largest_difference(model, again, inputs)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise InputError(
+            f"the int8 checkpoint differs from the model in memory by up to {difference:.2e} in "
+            "its outputs; nothing was written",
+            where=folder.name,
+        )
+
+
+def _write(model: PreTrainedModel, folder: Path) -> None:
     from compressed_tensors.compressors import compress_module, decompress_module
     from compressed_tensors.quantization import QuantizationStatus
 
     modules = _quantized_modules(model)
     if not modules:
         raise InputError("no layer of the model is quantized, so there is no int8 to save")
-    floats = {
-        name: module
-        for name, module in modules.items()
-        if module.quantization_status != QuantizationStatus.COMPRESSED
-    }
-    for name, module in floats.items():
-        _integers(name, module)
+    floats = [m for m in modules.values() if m.quantization_status != QuantizationStatus.COMPRESSED]
+    for name, module in modules.items():
+        _integers(name, module)  # refuses weights that left their grid
     try:
-        for module in floats.values():
+        for module in floats:
             compress_module(module)
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     finally:
-        for module in floats.values():
+        for module in floats:
             if module.quantization_status == QuantizationStatus.COMPRESSED:
                 decompress_module(module)
 
@@ -251,7 +249,7 @@ def _as_arrays(
 ) -> QuantizedLinear:
     activation: Literal["dynamic"] | Grid = "dynamic"
     if input_scale is not None:
-        activation = (float(input_scale), 0 if zero_point is None else int(zero_point))
+        activation = (input_scale.item(), 0 if zero_point is None else zero_point.item())
     rows = scale.detach().float().reshape(-1, 1).expand(len(values), 1)
     return QuantizedLinear(values.cpu().numpy(), rows.cpu().numpy().copy(), activation)
 
@@ -276,9 +274,9 @@ def _read_folder(folder: Path) -> dict[str, QuantizedLinear]:
             if ending != "weight_scale":
                 continue
             values, scale = tensor(f"{name}.weight"), tensor(key)
-            _check_layout(folder, name, values, scale.numel())
             if f"{name}.weight_zero_point" in homes:
                 raise InputError(f"the weight of {name} is asymmetric", where=str(folder))
+            _check_layout(folder, name, values, scale.numel())
             inputs = tensor(f"{name}.input_scale"), tensor(f"{name}.input_zero_point")
             found[name] = _as_arrays(values, scale, *inputs)
     return found

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+
 from checkpoint import folders
 from checkpoint.folders import change_json, edit, get_json, put_json
-
 from compressor import __version__
 from compressor.checkpoint.folder import open_checkpoint, refuse_quantized
 from compressor.checkpoint.lineage import make_step, write_lineage
@@ -318,7 +318,16 @@ def test_images_need_no_tokenizer(folder):
 
 @pytest.mark.parametrize("name", ["vocab.txt", "spiece.model", "sentencepiece.bpe.model"])
 def test_other_tokenizers_will_do(name, folder):
-    (folder / "tokenizer.json").rename(folder / name)
+    (folder / "tokenizer.json").unlink()
+    (folder / name).write_text("<s>\n<pad>\n")  # MPNet's begins so; it is no web page
+    assert open_checkpoint(folder)
+
+
+def test_a_vocabulary_needs_its_merges(folder):
+    (folder / "tokenizer.json").rename(folder / "vocab.json")
+    with pytest.raises(InputError, match="missing: a tokenizer"):
+        open_checkpoint(folder)
+    (folder / "merges.txt").write_text("#version: 0.2\n")
     assert open_checkpoint(folder)
 
 
@@ -336,7 +345,7 @@ def test_scan_of_values_can_be_left_out(folder):
 
 
 def test_case_1_and_2(folder):
-    with pytest.raises(InputError, match="does not exist.*nearest name there: .*tiny"):
+    with pytest.raises(InputError, match=r"does not exist.*nearest name there: .*tiny"):
         open_checkpoint(folder.parent / "tinny")
     with pytest.raises(InputError, match="is a file; expected a checkpoint folder"):
         open_checkpoint(folder / "config.json")

@@ -8,64 +8,65 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from checkpoint.folders import entry, tensors, write_raw
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
+from checkpoint.folders import entry, tensors, write_raw
 from compressor.checkpoint.header import STORED_AS, read_array, read_chunks, read_header
 from compressor.errors import InputError
 
 ONE = {"a": entry([2], 0, 8)}
 BROKEN = {
-    "length-2^63": (dict(header=b"{", length=2**63), "claims 9,223,372,036,854,775,808 bytes"),
-    "length-negative": (dict(header=b"{", length=2**64 - 1), "at most 10,000,000 are read"),
-    "length-100-MB": (dict(header=b"{", length=100_000_001), "claims 100,000,001 bytes"),
-    "not-json": (dict(header=b"{nonsense}"), "not JSON"),
-    "list": (dict(header=b"[1]"), "does not start with {"),
+    "length-2^63": ({"header": b"{", "length": 2**63}, "claims 9,223,372,036,854,775,808 bytes"),
+    "length-negative": ({"header": b"{", "length": 2**64 - 1}, "at most 5,000,000 are read"),
+    "length-100-MB": ({"header": b"{", "length": 100_000_001}, "claims 100,000,001 bytes"),
+    "not-json": ({"header": b"{nonsense}"}, "not JSON"),
+    "list": ({"header": b"[1]"}, "does not start with {"),
     "twice": (
-        dict(
-            header=b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
+        {
+            "header": b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},'
             b'"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}',
-            data=b"x",
-        ),
+            "data": b"x",
+        },
         "the key a stands there twice",
     ),
     "overlap": (
-        dict(header={"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, data=b"x" * 12),
+        {"header": {"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, "data": b"x" * 12},
         "tensor b: its range of bytes overlaps",
     ),
     "hole": (
-        dict(header={"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, data=b"x" * 20),
+        {"header": {"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, "data": b"x" * 20},
         "tensor b: its range of bytes leaves a hole before",
     ),
     "same-range": (
-        dict(header={"a": entry([2], 0, 8), "b": entry([2], 0, 8)}, data=b"x" * 8),
+        {"header": {"a": entry([2], 0, 8), "b": entry([2], 0, 8)}, "data": b"x" * 8},
         "tensor b: its range of bytes overlaps",
     ),
-    "backwards": (dict(header={"a": entry([2], 8, 0)}), "not a range of bytes"),
+    "backwards": ({"header": {"a": entry([2], 8, 0)}}, "not a range of bytes"),
     "shape-and-range": (
-        dict(header={"a": entry([3], 0, 8)}, data=b"x" * 8),
+        {"header": {"a": entry([3], 0, 8)}, "data": b"x" * 8},
         "shape [3] of F32 needs 12 bytes, its range holds 8",
     ),
     "shape-overflow": (
-        dict(header={"a": entry([2**62, 2**62], 0, 8)}, data=b"x" * 8),
+        {"header": {"a": entry([2**62, 2**62], 0, 8)}, "data": b"x" * 8},
         "needs 85,070,591,730,234,615,865,843,651,857,942,052,864 bytes",
     ),
     "many-dimensions": (
-        dict(header={"a": entry([10**18] * 100_000, 0, 8)}, data=b"x" * 8),
+        {"header": {"a": entry([10**18] * 100_000, 0, 8)}, "data": b"x" * 8},
         "is not a list of sizes",
     ),
-    "shape-negative": (dict(header={"a": entry([-2], 0, 8)}), "is not a list of sizes"),
-    "shape-true": (dict(header={"a": entry([True], 0, 4)}, data=b"xxxx"), "not a list of sizes"),
-    "shape-float": (dict(header={"a": entry([2.0], 0, 8)}, data=b"x" * 8), "not a list of sizes"),
-    "dtype": (dict(header={"a": entry([2], 0, 8, "F31")}), "dtype F31 is none of BOOL"),
-    "fields": (dict(header={"a": {"dtype": "F32"}}), "expected exactly dtype, shape and data"),
-    "name": (dict(header={"a\x1b[2J": entry([2], 0, 8)}, data=b"x" * 8), "cannot be printed"),
-    "metadata": (dict(header={"__metadata__": {"a": 1}}), "must map texts to texts"),
-    "cut": (dict(header=ONE, data=b"x" * 7), "holds 75 bytes, its header promises 76"),
-    "surplus": (dict(header=ONE, data=b"x" * 9), "holds 77 bytes, its header promises 76"),
-    "nothing-promised": (dict(header={}, data=b"polyglot"), "its header promises 10"),
+    "shape-negative": ({"header": {"a": entry([-2], 0, 8)}}, "is not a list of sizes"),
+    "shape-true": ({"header": {"a": entry([True], 0, 4)}, "data": b"xxxx"}, "not a list of sizes"),
+    "shape-float": ({"header": {"a": entry([2.0], 0, 8)}, "data": b"x" * 8}, "not a list of sizes"),
+    "dtype": ({"header": {"a": entry([2], 0, 8, "F31")}}, "dtype F31 is none of BOOL"),
+    "fields": ({"header": {"a": {"dtype": "F32"}}}, "expected exactly dtype, shape and data"),
+    "name": ({"header": {"a\x1b[2J": entry([2], 0, 8)}, "data": b"x" * 8}, "cannot be printed"),
+    "metadata": ({"header": {"__metadata__": {"a": 1}}}, "must map texts to texts"),
+    "cut": ({"header": ONE, "data": b"x" * 7}, "holds 76 bytes, its header promises 77"),
+    "surplus": ({"header": ONE, "data": b"x" * 9}, "holds 78 bytes, its header promises 77"),
+    "nothing-promised": ({"header": {}, "data": b"polyglot"}, "its header promises 10"),
 }
 
 
@@ -110,7 +111,7 @@ def test_a_length_that_spells_something_is_no_mistake(tmp_path):
     assert list(read_header(file)) == ["a"]
 
 
-@pytest.mark.parametrize("length", [2**63, 10_000_001])
+@pytest.mark.parametrize("length", [2**63, 5_000_001])
 def test_a_hostile_length_costs_no_memory(length, tmp_path):
     file = tmp_path / "model.safetensors"
     with file.open("wb") as handle:
@@ -140,7 +141,7 @@ entries = st.one_of(
 )
 headers = st.dictionaries(st.one_of(st.text(max_size=5), st.just("__metadata__")), entries)
 FUZZ = settings(
-    max_examples=150, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=1000, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -151,6 +152,8 @@ def read_or_refuse(file):
     except InputError as refusal:
         refusal.message.encode()
         return None
+    with safe_open(file, "np") as library:  # what passes here must pass there
+        assert set(library.keys()) == set(infos)
     size = file.stat().st_size
     for info in infos.values():
         assert 0 <= info.start <= info.end <= size
@@ -181,4 +184,3 @@ def test_a_whole_file_is_read_and_one_changed_byte_is_survived(tmp_path, sizes, 
     data[flip.draw(st.integers(0, len(data) - 1))] = flip.draw(st.integers(0, 255))
     (tmp_path / "m").write_bytes(data)
     read_or_refuse(tmp_path / "m")
-    assert load_file  # the same file goes to the library only after this reader has passed it

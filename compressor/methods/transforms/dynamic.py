@@ -19,11 +19,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compressor.errors import InputError
 from compressor.methods.contract import Batch, option
-from compressor.model.quantized import attach, float_linears, linears_to_quantize
+from compressor.model.layers import encoder_linears, without
+from compressor.model.quantized import attach, float_linears, is_quantized
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from compressor.model.load import Loaded
     from compressor.model.quantized import Rows
@@ -77,6 +80,31 @@ def quantize_linears(modules: Mapping[str, torch.nn.Module]) -> tuple[dict[str, 
         error += float((weight - values * scale).square().sum())
         power += float(weight.square().sum())
     return rows, error / power if power else 0.0
+
+
+def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch.nn.Module]:
+    """The linear layers inside the transformer layers, less those that `exclude` names.
+
+    Raises:
+        InputError: the model is quantized already, has none, or keeps them in a form that the
+            checkpoint format cannot hold; or `exclude` names nothing.
+    """
+    from torch import nn
+
+    if is_quantized(model):
+        raise InputError("the model is int8 already", hint="start from the checkpoint before it")
+    family = model.config.model_type
+    chosen = without(encoder_linears(model), exclude)
+    other = {type(m).__name__ for m in chosen.values() if not isinstance(m, nn.Linear)}
+    if other:
+        raise InputError(
+            f"a {family} model keeps its weights in {', '.join(sorted(other))} modules, and the "
+            "compressed-tensors format holds nn.Linear only",
+            hint="compressor export MODEL makes an int8 ONNX model of it directly",
+        )
+    if not chosen:
+        raise InputError(f"a {family} model has no linear layer left to quantize")
+    return chosen
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:

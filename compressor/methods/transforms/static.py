@@ -27,9 +27,10 @@ from compressor.methods.transforms.dynamic import (
     HIGHEST,
     LOWEST,
     SMALLEST_SCALE,
+    linears_to_quantize,
     quantize_linears,
 )
-from compressor.model.quantized import attach, float_linears, linears_to_quantize
+from compressor.model.quantized import attach, float_linears
 
 if TYPE_CHECKING:
     import torch

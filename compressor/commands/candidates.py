@@ -1,0 +1,189 @@
+"""A checkpoint or ONNX folder as something to be measured: a forward pass and ready calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compressor.checkpoint.facts import sizes
+from compressor.data.tasks import TASKS
+from compressor.model.tasks import task_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from compressor.checkpoint.folder import Checkpoint
+    from compressor.data.dataset import Dataset
+    from compressor.train.evaluate import Forward
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model under measurement.
+
+    Attributes:
+        name: how the report calls it.
+        checkpoint: the opened folder.
+        forward: arrays to logits.
+        input_names: the arrays that a latency call makes up.
+        tokenizer: its tokenizer, None for images.
+        vocabulary: ids that a latency call draws from.
+        longest: most tokens that it takes.
+        device: where it runs.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    forward: Forward
+    input_names: tuple[str, ...]
+    tokenizer: PreTrainedTokenizerBase | None
+    vocabulary: int
+    longest: int
+    device: str
+
+    def prepare(self, batch: int, length: int) -> Callable[[], None]:
+        """A ready call on made-up token ids [batch, length]; inputs are made outside the timing."""
+        draw = np.random.default_rng(0)
+        arrays = {
+            "input_ids": draw.integers(0, self.vocabulary, (batch, length)),
+            "attention_mask": np.ones((batch, length), dtype=np.int64),
+            "token_type_ids": np.zeros((batch, length), dtype=np.int64),
+        }
+        inputs = {name: arrays[name] for name in self.input_names}
+        return lambda: self.forward(inputs)
+
+    def facts(self) -> dict[str, Any]:
+        """What the report says about the model besides measurements."""
+        quantized = self.checkpoint.quantization is not None
+        facts: dict[str, Any] = {
+            "name": self.name,
+            "path": str(self.checkpoint.path),
+            "runtime": self.checkpoint.runtime,
+            "device": self.device,
+            "size": sizes(self.checkpoint),
+            "steps": self.checkpoint.steps,
+        }
+        if quantized and self.checkpoint.runtime == "torch":
+            # PyTorch turns the integers back into floats: right numbers, no gain in speed.
+            facts["precision"] = "int8 (simulated)"
+        return facts
+
+
+def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+    """Load a folder for measurement.
+
+    Args:
+        checkpoint: the opened folder, PyTorch or ONNX.
+        name: how the report calls it.
+        threads: threads that its runtime may use.
+        device: "auto", "cpu" or "cuda".
+    """
+    if checkpoint.runtime == "onnxruntime":
+        return _onnx_candidate(checkpoint, name, threads, device)
+    return _torch_candidate(checkpoint, name, threads, device)
+
+
+def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+    import torch
+
+    from compressor.model.load import load, longest_input
+
+    torch.set_num_threads(threads)
+    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    loaded = load(checkpoint, task_of(checkpoint))
+    model = loaded.model.to(where)
+    key = "logits" if task_of(checkpoint) else "last_hidden_state"
+
+    def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            inputs = {n: torch.from_numpy(array).to(where) for n, array in arrays.items()}
+            # Copying the result to the host waits for a GPU to finish.
+            return model(**inputs)[key].float().cpu().numpy()
+
+    forward({"input_ids": np.ones((1, 4), dtype=np.int64)})  # int8 weights unpack on first use
+    return Candidate(
+        name=name,
+        checkpoint=checkpoint,
+        forward=forward,
+        input_names=("input_ids", "attention_mask"),
+        tokenizer=loaded.tokenizer,
+        vocabulary=model.config.get_text_config().vocab_size,
+        longest=longest_input(loaded),
+        device=where,
+    )
+
+
+def _onnx_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+    import transformers
+
+    from compressor.export.session import open_session
+    from compressor.model.load import quiet_libraries
+
+    quiet_libraries()
+    session = open_session(checkpoint.path, threads=threads, cuda=device == "cuda")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+
+    def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
+        return session.run({n: a for n, a in arrays.items() if n in session.input_names})
+
+    return Candidate(
+        name=name,
+        checkpoint=checkpoint,
+        forward=forward,
+        input_names=session.input_names,
+        tokenizer=tokenizer,
+        vocabulary=len(tokenizer),
+        longest=tokenizer.model_max_length,
+        device=session.device,
+    )
+
+
+def score_candidate(
+    candidate: Candidate, dataset: Dataset, split: str, max_length: int, seed: int
+) -> dict[str, Any]:
+    """The report's `accuracy` entry of a candidate on a split, with its interval."""
+    from compressor.data.encode import encode
+    from compressor.measure.metrics import score
+    from compressor.train.evaluate import evaluate
+    from compressor.train.feed import Feed
+
+    task = TASKS[dataset.task.name]
+    with TemporaryDirectory(prefix="compressor-") as scratch:
+        encoded = encode(
+            dataset.rows(split),
+            candidate.tokenizer,
+            task,
+            max_length=min(max_length, candidate.longest),
+            folder=Path(scratch),
+        )
+        feed = Feed(encoded, candidate.tokenizer, task, batch_size=16)
+        result = evaluate(candidate.forward, feed)
+    if result.outputs is not None:
+        return score(task.name, task.metric, result.outputs, result.labels, seed=seed)
+    return {
+        "metric": task.metric,
+        "value": result.metrics[task.metric],
+        "n": result.count,
+        "low": None,
+        "high": None,
+        "all": result.metrics,
+    }
+
+
+def tokenise_milliseconds(candidate: Candidate, texts: list[tuple[str, ...]]) -> float:
+    """Median milliseconds to tokenise one row, over `texts`."""
+    import time
+
+    spent = []
+    for parts in texts:
+        started = time.perf_counter()
+        candidate.tokenizer(*parts)
+        spent.append(time.perf_counter() - started)
+    return float(np.median(spent)) * 1000

@@ -1,0 +1,58 @@
+"""`quantize`: int8 weights, in the format that `from_pretrained` opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from compressor.checkpoint.folder import refuse_quantized
+from compressor.commands.job import Job, open_model
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
+from compressor.commands.scoring import calibration_batches, validation_metrics
+from compressor.commands.slots import Methods, Slot
+from compressor.commands.training import data_of
+from compressor.model.tasks import labels_of, task_of
+
+SLOTS = (Slot("--method", ("transforms",), "dynamic", "how to quantize"),)
+
+
+def run(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    *,
+    data: DataOptions,
+    shared: Shared,
+    methods: Methods,
+    words: list[str],
+    max_length: Annotated[int, typer.Option(min=4, help="longest input in tokens")] = 128,
+) -> None:
+    """Store a checkpoint's weights as int8, in the format that `from_pretrained` opens.
+
+    With --data the result is scored on the validation rows; static calibrates on training rows.
+
+    compressor quantize sparse -o int8
+
+    compressor quantize sparse --method static --data reviews/ -o int8
+    """
+    picked = methods.one("method")
+    checkpoint = open_model(model, shared)
+    refuse_quantized(checkpoint, "quantize")
+    needs_data = picked.method.module.NEEDS_DATA
+    dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
+    record = {"method": picked.name, **as_record(picked.options), "max_length": max_length}
+    job = Job("quantize", words, shared, {"model": checkpoint}, record, dataset)
+    if not job.begin(needed_bytes=checkpoint.disk_bytes):
+        return
+    with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
+        from compressor.model.load import load
+        from compressor.model.quantized import save_quantized
+
+        loaded = load(checkpoint, task_of(checkpoint))
+        batches = None
+        if needs_data:
+            batches = calibration_batches(dataset, loaded, max_length, shared.seed, Path(scratch))
+        facts = picked.method.module.apply(loaded, batches, picked.options)
+        metrics = validation_metrics(loaded, dataset, max_length) if dataset else {}
+        job.publish(lambda folder: save_quantized(loaded, folder), metrics={**facts, **metrics})

@@ -1,0 +1,71 @@
+"""Rows for verbs that do not train: calibration batches and a score on the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from compressor import console
+from compressor.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from compressor.methods.contract import Batch
+    from compressor.model.load import Loaded
+    from compressor.train.feed import Feed
+
+BATCH_SIZE = 16
+
+
+def feed_of(
+    dataset: Dataset, split: str, loaded: Loaded, max_length: int, seed: int, folder: Path
+) -> Feed:
+    """The tokenised rows of a split.
+
+    Args:
+        dataset: the opened data.
+        split: "train", "validation" or "test".
+        loaded: gives the tokenizer and the longest input.
+        max_length: longest input in tokens.
+        seed: order of the rows.
+        folder: where the tokens are kept.
+    """
+    from compressor.data.encode import encode
+    from compressor.model.load import longest_input
+    from compressor.train.feed import Feed
+
+    encoded = encode(
+        dataset.rows(split),
+        loaded.tokenizer,
+        dataset.task,
+        max_length=min(max_length, longest_input(loaded)),
+        folder=folder / f"rows-{split}",
+    )
+    return Feed(encoded, loaded.tokenizer, dataset.task, BATCH_SIZE, seed)
+
+
+def calibration_batches(
+    dataset: Dataset, loaded: Loaded, max_length: int, seed: int, folder: Path
+) -> Iterator[Batch]:
+    """Training rows in a seeded order, of which a method draws as many as it wants."""
+    import torch
+
+    split = "train" if dataset.has("train") else next(iter(dataset.source.splits))
+    feed = feed_of(dataset, split, loaded, max_length, seed, folder)
+    for rows in feed.plan(0):
+        yield feed.batch(rows, torch.device("cpu"))
+
+
+def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:
+    """The task's metrics of a model on the validation split, said aloud; empty without one."""
+    from compressor.train.evaluate import evaluate, torch_forward
+
+    if not dataset.has("validation"):
+        console.warn(f"{dataset.source.name} has no validation rows to score the result on")
+        return {}
+    with TemporaryDirectory(prefix="compressor-") as scratch:
+        feed = feed_of(dataset, "validation", loaded, max_length, 0, Path(scratch))
+        metrics = evaluate(torch_forward(loaded.model), feed).metrics
+    console.note("validation: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+    return {name: round(value, 6) for name, value in metrics.items()}

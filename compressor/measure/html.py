@@ -1,0 +1,250 @@
+"""`report.html`: one page that a person can open from disk, mail or print.
+
+Nothing is fetched: styles, script and pictures are inside, and a content policy forbids the rest.
+Cells show rounded numbers and carry the exact one; the whole report is in the page as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from compressor import console
+from compressor.measure import plots, words
+from compressor.measure.findings import best_candidate
+from compressor.measure.html_tables import (
+    gates_table,
+    latency_table,
+    metrics_table,
+    models_table,
+    sizes_table,
+)
+from compressor.measure.page_style import SCRIPT, STYLE
+from compressor.measure.report import first_shape, model_named, p50_at
+from compressor.measure.schema import validate_report
+
+Model = Mapping[str, Any]
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def render_html(report: Mapping[str, Any]) -> str:
+    """The page for a report of schema 1; the same report gives the same text.
+
+    Raises:
+        InputError: the report does not have the shape of schema 1.
+    """
+    validate_report(report)
+    baseline = escape(report["baseline"])
+    body = "\n".join(
+        [
+            _top(report),
+            _cards(report),
+            _findings(report),
+            gates_table(report),
+            models_table(report),
+            _pictures(report),
+            sizes_table(report),
+            metrics_table(report),
+            _latencies(report),
+            _lineage(report),
+            _reading(report),
+            _machine(report),
+        ]
+    )
+    # "<" inside a script could close it.
+    data = json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<link rel="icon" href="data:,">
+<title>Compression report: {baseline}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+<script type="application/json" id="report">{data}</script>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _top(report: Mapping[str, Any]) -> str:
+    task = report["task"] or {}
+    about = [f"baseline {report['baseline']}"]
+    if task:
+        data = f" on {task['data']}" if task.get("data") else ""
+        split = f" ({task['split']})" if task.get("split") else ""
+        about.insert(0, f"{task['name']}{data}{split}")
+    rows = next((m["accuracy"]["n"] for m in report["models"] if m["accuracy"]), None)
+    if rows is not None:
+        about.append(f"{rows:,} rows")
+    about.append(f"{report['machine']['threads']} threads on {report['machine']['cpu']}")
+    return (
+        f'<h1>Compression report</h1><p class="about">{escape(" · ".join(about))}</p>'
+        f'<p class="summary">{escape(report["summary"])}</p>'
+    )
+
+
+def _cards(report: Mapping[str, Any]) -> str:
+    """Three or four large numbers about the best candidate."""
+    best = best_candidate(report)
+    if best is None:
+        return ""
+    reference = model_named(report["models"], report["baseline"])
+    shape, cards = first_shape(reference), []
+    if best["compression_ratio"]["disk"] is not None:
+        change = " → ".join(console.size(m["size"]["disk"]) for m in (reference, best))
+        cards.append(
+            (words.times_text(best["compression_ratio"]["disk"]), "smaller on disk", change)
+        )
+    if best["speedup"] is not None and shape:
+        spans = [words.significant(p50_at(m, shape)) for m in (reference, best)]
+        change = f"{' → '.join(spans)} ms at batch {shape[0]}, length {shape[1]}"
+        cards.append((words.times_text(best["speedup"]), "faster", change))
+    if best["drop"] is not None:
+        metric = best["accuracy"]["metric"]
+        unit = "" if report["drop_unit"] == words.POINTS else " %"
+        values = [words.metric_text(metric, m["accuracy"]["value"]) for m in (reference, best)]
+        kind = "points" if not unit else "more"
+        title = f"{kind} of {words.metric_name(metric)}" if not unit else words.metric_name(metric)
+        # A drop is positive when something was lost; a card shows the change.
+        shown = -best["drop"] if not unit else best["drop"]
+        cards.append((f"{shown:+.1f}{unit}".replace("-", "\u2212"), title, " → ".join(values)))
+    if best["compression_to_accuracy"] is not None:
+        value = words.times_text(best["compression_to_accuracy"])
+        cards.append((value, "compression to accuracy", "disk ratio x retention"))
+    boxes = "".join(
+        f'<div class="card"><b>{escape(number)}</b><span>{escape(title)}</span>'
+        f"<small>{escape(detail)}</small></div>"
+        for number, title, detail in cards
+    )
+    return f'<p class="of">{escape(best["name"])}</p><div class="cards">{boxes}</div>'
+
+
+def _findings(report: Mapping[str, Any]) -> str:
+    if not report["findings"]:
+        return ""
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report["findings"])
+    return f'<ul class="findings">{items}</ul>'
+
+
+def _pictures(report: Mapping[str, Any]) -> str:
+    drawn = [plots.pareto_plot(report, across) for across in ("latency", "disk")]
+    figures = "".join(_figure(*each) for each in drawn if each)
+    if not figures:
+        return ""
+    note = (
+        "The dashed line joins the models that no other beats in the two quantities shown. "
+        "Grey points are beaten when all measured quantities count."
+    )
+    if any(model["accuracy"] for model in report["models"]):
+        note += " Vertical bars are 95 % intervals."
+    return f'<h2>Trade-offs</h2><p class="note">{note}</p><div class="plots">{figures}</div>'
+
+
+def _figure(svg: str, caption: str, kind: str = "") -> str:
+    return f'<figure class="{kind}">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
+
+
+def _latencies(report: Mapping[str, Any]) -> str:
+    chart = plots.latency_plot(report)
+    if chart is None:
+        return ""
+    spoken = [
+        f"{words.significant(m['tokenise_ms'])} ms for {m['name']}"
+        for m in report["models"]
+        if m.get("tokenise_ms") is not None
+    ]
+    note = "All models were timed in turns in one run."
+    if spoken:
+        note += f" Tokenisation is not included: {words.listed(spoken)} at the first shape."
+    return (
+        f'<h2>Latency</h2><p class="note">{escape(note)}</p>{_figure(*chart, kind="bars")}'
+        f"<details><summary>Every number</summary>{latency_table(report)}</details>"
+    )
+
+
+def _lineage(report: Mapping[str, Any]) -> str:
+    parts = []
+    for model in report["models"]:
+        steps = model.get("steps") or []
+        if not steps:
+            continue
+        chain = " → ".join(_step_name(step) for step in steps)
+        items = "".join(
+            f"<li>{escape(_step_name(step))}{_command(step.get('command') or '')}</li>"
+            for step in steps
+        )
+        parts.append(
+            f'<details><summary><b>{escape(model["name"])}</b><span class="chain">'
+            f'{escape(chain)}</span></summary><ol class="steps">{items}</ol></details>'
+        )
+    if not parts:
+        return ""
+    note = "The steps that made each model, with the commands to make it again."
+    return f'<h2>Lineage</h2><p class="note">{note}</p>{"".join(parts)}'
+
+
+def _step_name(step: Mapping[str, Any]) -> str:
+    return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))
+
+
+def _command(command: str) -> str:
+    if not command:
+        return ""
+    return (
+        f'<div class="command"><code>{escape(command)}</code>'
+        '<button type="button">Copy</button></div>'
+    )
+
+
+def _reading(report: Mapping[str, Any]) -> str:
+    facts = {
+        "Smaller": "bytes of the baseline / bytes of the model, all files needed for inference",
+        "Faster": "geometric mean over the shapes of baseline median / model median",
+        "Retention": "metric / baseline metric (turned over where lower is better)",
+        "Drop": f"what the metric lost against the baseline, in {report['drop_unit']}",
+        "Compression to accuracy": "disk ratio x retention",
+    }
+    if not report["drop_unit"]:
+        for name in ("Retention", "Drop", "Compression to accuracy"):
+            del facts[name]
+    return f"<h2>What the numbers mean</h2>{_facts(facts)}"
+
+
+def _machine(report: Mapping[str, Any]) -> str:
+    machine = report["machine"]
+    load = machine.get("load_average") or {}
+    spoken = [f"{load[when][0]:.2f} {when}" for when in ("before", "after") if load.get(when)]
+    memory = machine.get("memory_bytes")
+    facts = {
+        "Processor": machine["cpu"],
+        "Cores": f"{machine['cores']}, {machine['threads']} threads used",
+        "Instructions": ", ".join(machine.get("features") or []),
+        "Memory": console.size(memory) if memory else "",
+        "Load average": ", ".join(spoken),
+        "System": " ".join(str(machine[k]) for k in ("os", "architecture") if machine.get(k)),
+        "Python": machine.get("python", ""),
+        "Libraries": ", ".join(f"{k} {v}" for k, v in (machine.get("versions") or {}).items()),
+        "Seed": str(report["seed"]),
+    }
+    again = _command(report["command"])
+    return f"<h2>Machine</h2>{_facts(facts)}<h3>Make this report again</h3>{again}"
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    pairs = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
+        for name, value in facts.items()
+        if value
+    )
+    return f'<dl class="facts">{pairs}</dl>'

@@ -1,0 +1,229 @@
+"""The pictures of a report: what a model costs against what it gives, and latency by shape."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.measure import words
+from compressor.measure.drawing import (
+    ACCENT,
+    INK,
+    MUTED,
+    SOFT,
+    Label,
+    new_figure,
+    page_style,
+    plain_scale,
+    to_svg,
+    write_names,
+)
+from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.report import first_shape, model_named, p50_at
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Model = Mapping[str, Any]
+
+LONGEST_NAME = 26
+
+# An accuracy this many points below the baseline, or a perplexity this many times above it, is
+# drawn at the edge: to scale it would flatten the models that are worth comparing.
+FAR_BELOW_POINTS = 12.0
+FAR_ABOVE_TIMES = 2.0
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """One model in a plot; `y` and the ends of its interval are None where not measured."""
+
+    name: str
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    best: bool
+
+
+def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | None:
+    """Accuracy against one cost, or latency against size where nothing was scored.
+
+    Args:
+        report: of schema 1.
+        across: "latency" (median at the first shape) or "disk".
+
+    Returns:
+        (svg, caption), or None when fewer than two models have both numbers.
+    """
+    reference = model_named(report["models"], report["baseline"])
+    upward = "accuracy" if reference["accuracy"] else "latency"
+    marks, left_out = _marks(report["models"], across, upward, first_shape(reference))
+    if upward == across or len(marks) < 2:
+        return None
+    metric = reference["accuracy"]["metric"] if upward == "accuracy" else ""
+    lower_wins = upward == "latency" or metric in LOWER_IS_BETTER
+    base = next((mark.y for mark in marks if mark.name == reference["name"]), None)
+    edge = _edge(marks, base, lower_wins) if metric and base is not None else None
+    name = f"pareto-{across}"
+    with page_style(name):
+        figure = new_figure(6.4, 4.3)
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        axes.grid(True)
+        axes.set_axisbelow(True)
+        axes.margins(0.12)
+        plain_scale(axes, "x", [mark.x for mark in marks])
+        if upward == "latency":
+            plain_scale(axes, "y", [mark.y for mark in marks])
+        line = _front(marks, lower_wins)
+        axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.2, dashes=(4, 3), alpha=0.7)
+        labels = [_draw(axes, mark, edge, lower_wins) for mark in marks]
+        if lower_wins:
+            axes.invert_yaxis()
+        shape = first_shape(reference)
+        heading = words.metric_heading(metric) if metric else _heading(upward, shape)
+        axes.set_ylabel(f"{heading}{' (lower is better, so upward)' if lower_wins else ''}")
+        axes.set_xlabel(f"{_heading(across, shape)} (further left is better)")
+        write_names(figure, axes, labels, line)
+        svg = to_svg(figure, name, f"{upward} against {across} of {len(marks)} models")
+    caption = f"{upward.capitalize()} against {'latency' if across == 'latency' else 'disk size'}."
+    return svg, caption + (f" Not drawn: {words.listed(left_out)}." if left_out else "")
+
+
+def latency_plot(report: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Median latency of every model at every shape, with a whisker to the 95th percentile.
+
+    Returns:
+        (svg, caption), or None when nothing was timed.
+    """
+    timed = [model for model in report["models"] if model["latency"]]
+    shapes = list(dict.fromkeys((r["batch"], r["length"]) for m in timed for r in m["latency"]))
+    if not shapes:
+        return None
+    columns = min(len(shapes), 3)
+    lines = math.ceil(len(shapes) / columns)
+    with page_style("latency"):
+        figure = new_figure(12.4, lines * (0.5 + 0.31 * len(timed)) + 0.2)
+        grid = figure.subplots(lines, columns, squeeze=False)
+        for index, panel in enumerate(grid.flat):
+            if index >= len(shapes):
+                panel.set_axis_off()
+                continue
+            _bars(panel, timed, shapes[index])
+            if index % columns:
+                panel.set_yticklabels([])
+        svg = to_svg(figure, "latency", f"latency of {len(timed)} models at {len(shapes)} shapes")
+    return svg, "Median milliseconds of one call; the whisker ends at the 95th percentile."
+
+
+def _marks(
+    models: Sequence[Model], across: str, upward: str, shape: tuple[int, int] | None
+) -> tuple[list[_Mark], list[str]]:
+    """The models that have both numbers, and the names of those that have not."""
+    marks, left_out = [], []
+    for model in models:
+        place = {
+            "latency": p50_at(model, shape) if shape else None,
+            "disk": _megabytes(model),
+            "accuracy": _printed(model, "value"),
+        }
+        x, y = place[across], place[upward]
+        if x is None or y is None:
+            left_out.append(model["name"])
+            continue
+        ends = [_printed(model, end) if upward == "accuracy" else None for end in ("low", "high")]
+        marks.append(_Mark(model["name"], x, y, *ends, best=model["pareto"]))
+    return marks, left_out
+
+
+def _megabytes(model: Model) -> float | None:
+    disk = (model["size"] or {}).get("disk")
+    return disk / 1e6 if disk else None
+
+
+def _printed(model: Model, end: str) -> float | None:
+    """The metric as it is printed ("value"), or an end of its interval ("low", "high")."""
+    accuracy = model["accuracy"]
+    if not accuracy or accuracy[end] is None:
+        return None
+    return words.shown(accuracy["metric"], accuracy[end])
+
+
+def _heading(quantity: str, shape: tuple[int, int] | None) -> str:
+    if quantity == "disk" or shape is None:
+        return "size on disk, MB"
+    return f"median latency, ms at batch {shape[0]}, length {shape[1]}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _edge(marks: Sequence[_Mark], base: float, lower_wins: bool) -> float | None:
+    """Where the accuracy axis ends, just beyond the intervals of all but far worse models.
+
+    None where no model is far worse than the baseline, or nothing but the baseline would be left.
+    """
+    turn = -1 if lower_wins else 1
+    limit = base * FAR_ABOVE_TIMES if lower_wins else base - FAR_BELOW_POINTS
+    close = [mark for mark in marks if turn * mark.y >= turn * limit]
+    if not 1 < len(close) < len(marks):
+        return None
+    heights = [turn * end for m in close for end in (m.y, m.low, m.high) if end is not None]
+    span = max(heights) - min(heights)
+    return turn * (min(heights) - 0.15 * (span or 1.0))
+
+
+def _front(marks: Sequence[_Mark], lower_wins: bool) -> list[tuple[float, float]]:
+    """The points that no other beats in the two quantities shown, from left to right."""
+    turn = 1 if lower_wins else -1
+    best: list[tuple[float, float]] = []
+    for mark in sorted(marks, key=lambda each: (each.x, turn * each.y)):
+        if not best or turn * mark.y < turn * best[-1][1]:
+            best.append((mark.x, mark.y))
+    return best
+
+
+def _draw(axes: Axes, mark: _Mark, edge: float | None, lower_wins: bool) -> Label:
+    """Draw a model, one beyond the edge as an arrow at the edge, and say where its name belongs."""
+    colour, size = (ACCENT, 8.0) if mark.best else (SOFT, 6.5)
+    if edge is not None and (mark.y > edge if lower_wins else mark.y < edge):
+        axes.plot([mark.x], [edge], "v", color=colour, markersize=size, zorder=3)
+        return Label(f"{_short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
+    if mark.low is not None and mark.high is not None:
+        ends = [mark.low, mark.high]
+        axes.plot([mark.x] * 2, ends, color=colour, linewidth=1, alpha=0.45, zorder=2)
+    axes.plot([mark.x], [mark.y], "o", color=colour, markersize=size, zorder=3)
+    return Label(_short(mark.name), mark.x, mark.y, mark.best)
+
+
+def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:
+    """One horizontal bar a model at one shape."""
+    axes.patch.set_visible(False)
+    longest = 0.0
+    for line, model in enumerate(models):
+        row = next((r for r in model["latency"] if (r["batch"], r["length"]) == shape), None)
+        if row is None:
+            continue
+        p50, p95 = row["p50_ms"], row["p95_ms"]
+        longest = max(longest, p95)
+        axes.barh(line, p50, height=0.62, color=ACCENT if model["pareto"] else SOFT, alpha=0.85)
+        axes.plot([p50, p95], [line, line], color=INK, linewidth=1)
+        axes.annotate(
+            words.significant(p50),
+            (p95, line),
+            textcoords="offset points",
+            xytext=(5, 0),
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks(range(len(models)), [_short(model["name"]) for model in models])
+    axes.set_ylim(len(models) - 0.45, -0.55)
+    axes.set_xlim(0, (longest or 1.0) * 1.22)
+    axes.set_xticks([])
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title(f"batch {shape[0]}, length {shape[1]}", loc="left", fontsize=9.5, color=MUTED)

@@ -1,0 +1,223 @@
+"""The verbs on a tiny model: what they write, print, refuse and leave alone."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+import transformers
+
+from compressor.cli import run
+
+
+def go(*words):
+    return run([str(word) for word in words])
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hash of every file that the lineage covers, and of the lineage."""
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.name != "run.json"
+    }
+
+
+@pytest.fixture
+def here(workshop, tmp_path, monkeypatch):
+    """A fresh working folder with links to the workshop's inputs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "data", "teacher"):
+        (tmp_path / name).symlink_to(workshop / name)
+    return tmp_path
+
+
+def test_finetune_keeps_label_names_and_learns(workshop):
+    config = json.loads((workshop / "teacher" / "config.json").read_text())
+    assert list(config["id2label"].values()) == ["negative", "positive"]
+    record = json.loads((workshop / "teacher" / "compression.json").read_text())
+    assert record["steps"][0]["metrics"]["accuracy"] > 0.8
+    facts = json.loads((workshop / "teacher" / "run.json").read_text())
+    assert facts["examples_per_second"] > 0
+    assert any("loss" in entry for entry in facts["curve"])
+
+
+def test_stdout_is_one_line_and_the_folder_reloads_plainly(here, capsys):
+    assert go("distill", "teacher", "--layers", 2, "--data", "data", "--epochs", 1) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "teacher-distill\n"
+    assert "\x1b" not in captured.err
+    model = transformers.AutoModelForSequenceClassification.from_pretrained("teacher-distill")
+    assert model.config.num_hidden_layers == 2
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_json_result_is_one_object(here, capsys):
+    assert go("prune", "teacher", "--method", "magnitude", "--json", "-o", "p") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["output"] == "p"
+    assert found["metrics"]["sparsity"] == pytest.approx(0.5)
+
+
+def test_json_errors_are_objects_on_stderr(here, capsys):
+    assert go("prune", "nowhere", "--method", "magnitude", "--json") == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    error = json.loads(captured.err.strip().splitlines()[-1])["error"]
+    assert (error["code"], error["kind"]) == (3, "input")
+    assert "nowhere" in error["message"]
+
+
+def test_same_command_same_bytes(here):
+    words = ["--layers", "2", "--data", "data", "--epochs", "1", "--lr", "1e-3", "-o"]
+    for place in ("one", "two"):
+        (here / place).mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(here / place)
+            for name in ("data", "teacher"):
+                Path(name).symlink_to(here / name)
+            assert go("distill", "teacher", *words, "student") == 0
+    first, second = (contents(here / place / "student") for place in ("one", "two"))
+    assert first == second
+
+
+def test_the_lineage_holds_no_path_clock_or_host(here):
+    assert go("prune", here / "teacher", "--method", "magnitude", "-o", here / "out") == 0
+    text = (here / "out" / "compression.json").read_text()
+    assert str(here) not in text
+    assert "/tmp" not in text
+    steps = json.loads(text)["steps"]
+    assert [step["verb"] for step in steps] == ["finetune", "prune"]
+    assert steps[1]["command"] == "compressor prune teacher --method magnitude -o out"
+
+
+def test_an_existing_output_needs_force_and_inputs_are_never_replaced(here, capsys):
+    before = contents(here / "teacher")
+    assert go("prune", "teacher", "--method", "magnitude", "-o", "p") == 0
+    assert go("prune", "teacher", "--method", "magnitude", "-o", "p") == 3
+    assert "--force" in capsys.readouterr().err
+    assert go("prune", "teacher", "--method", "magnitude", "-o", "p", "--force") == 0
+    assert go("prune", "teacher", "--method", "magnitude", "-o", "teacher", "--force") == 3
+    assert contents(here / "teacher") == before
+    assert not list(here.glob(".*partial*"))
+
+
+def test_reuse_skips_what_is_done_and_redoes_what_changed(here, capsys):
+    words = ["prune", "teacher", "--method", "magnitude", "-o", "p", "--reuse"]
+    assert go(*words) == 0
+    stamp = (here / "p" / "model.safetensors").stat().st_mtime_ns
+    assert go(*words) == 0
+    assert "already made" in capsys.readouterr().err
+    assert (here / "p" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert go(*words, "--sparsity", 0.7) == 3  # another command: the output is in the way
+    assert go(*words, "--sparsity", 0.7, "--force") == 0
+    assert (here / "p" / "model.safetensors").stat().st_mtime_ns != stamp
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(here, capsys):
+    assert go("distill", "teacher", "--data", "data", "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["output"] == "teacher-distill"
+    assert plan["epochs"] == 3.0
+    assert not (here / "teacher-distill").exists()
+
+
+def test_gradual_pruning_reaches_its_sparsity_on_disk(here):
+    words = [
+        "--sparsity",
+        "0.7",
+        "--data",
+        "data",
+        "--epochs",
+        "2",
+        "--teacher",
+        "teacher",
+        "-o",
+        "sparse",
+    ]
+    assert go("prune", "teacher", *words) == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained("sparse")
+    for layer in model.bert.encoder.layer:
+        weight = layer.intermediate.dense.weight
+        assert int((weight == 0).sum()) == int(0.7 * weight.numel())
+    steps = json.loads((here / "sparse" / "compression.json").read_text())["steps"]
+    assert steps[-1]["options"]["objective"]["method"] == "soft_labels"
+    assert set(steps[-1]["inputs"]) == {"model", "teacher", "data"}
+
+
+def test_a_student_of_its_own_is_taken_and_another_tokenizer_refused(here, capsys):
+    tiny.checkpoint(here / "small", num_hidden_layers=1)
+    words = ["distill", "teacher", "--data", "data", "--epochs", 1, "--student"]
+    assert go(*words, "small", "-o", "s") == 0
+    tokenizer = tiny.tokenizer()
+    tokenizer.add_tokens(["zebra"])
+    model = tiny.model(num_hidden_layers=1)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(here / "other")
+    tokenizer.save_pretrained(here / "other")
+    assert go(*words, "other", "-o", "t") == 3
+    assert "zebra" in capsys.readouterr().err
+
+
+def test_a_teacher_without_a_head_is_refused_before_torch_is_needed(here, capsys):
+    tiny.model(head="AutoModel", labels=None).save_pretrained(here / "bare")
+    tiny.tokenizer().save_pretrained(here / "bare")
+    assert go("distill", "bare", "--data", "data") == 3
+    assert "compressor finetune" in capsys.readouterr().err
+
+
+def test_a_missing_tensor_is_refused_not_invented(here, capsys):
+    model = tiny.model()
+    state = model.state_dict()
+    state.pop("bert.embeddings.LayerNorm.weight")
+    model.save_pretrained(here / "holed", state_dict=state)
+    tiny.tokenizer().save_pretrained(here / "holed")
+    assert go("prune", "holed", "--method", "magnitude") == 3
+    assert "bert.embeddings.LayerNorm.weight" in capsys.readouterr().err
+    assert not (here / "holed-prune").exists()
+
+
+def test_bfloat16_checkpoints_stay_bfloat16(here):
+    tiny.model().to(torch.bfloat16).save_pretrained(here / "half")
+    tiny.tokenizer().save_pretrained(here / "half")
+    assert go("prune", "half", "--method", "magnitude", "-o", "p") == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained("p")
+    assert model.dtype == torch.bfloat16
+    weight = model.bert.encoder.layer[0].output.dense.weight
+    assert int((weight == 0).sum()) == weight.numel() // 2
+
+
+def test_no_learning_is_said_and_can_fail_the_job(here, capsys):
+    words = ["finetune", "base", "--data", "data", "--lr", 0, "--epochs", 1, "-o", "dull"]
+    code = go(*words, "--must-learn")
+    said = capsys.readouterr().err
+    record = here / "dull" / "compression.json"
+    if code == 4:
+        assert "most frequent class" in said
+        assert not (here / "dull").exists()
+    else:  # random weights may beat the majority by luck; then nothing may be said
+        assert code == 0
+        assert json.loads(record.read_text())["steps"][-1]["metrics"]["accuracy"] > 0.5
+
+
+def test_divergence_exits_5_and_leaves_no_output(here, capsys):
+    words = [
+        "finetune",
+        "base",
+        "--data",
+        "data",
+        "--lr",
+        "1e30",
+        "--warmup",
+        "0",
+        "--clip",
+        "0",
+        "-o",
+        "wild",
+    ]
+    assert go(*words) == 5
+    assert "--lr" in capsys.readouterr().err
+    assert not (here / "wild").exists()
+    assert (here / "wild.state").is_dir()

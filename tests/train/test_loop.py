@@ -1,0 +1,248 @@
+"""The loop: it learns, repeats itself exactly, resumes bit for bit, stops on NaN and on signals."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from compressor.data.dataset import open_dataset
+from compressor.data.encode import encode
+from compressor.errors import DivergedError, InputError, Interrupted
+from compressor.methods.contract import Loss
+from compressor.methods.modifiers import gmp
+from compressor.methods.objectives import task
+from compressor.model.load import Loaded
+from compressor.train.evaluate import evaluate, torch_forward
+from compressor.train.feed import Feed
+from compressor.train.loop import train
+from compressor.train.options import TrainingOptions
+from compressor.train.run import Run
+from compressor.train.state import StateFolder
+
+OPTIONS = TrainingOptions(epochs=2, learning_rate=5e-3, batch_size=16, save_steps=3)
+
+
+@pytest.fixture(scope="module")
+def feeds(tmp_path_factory):
+    return make_feeds(tmp_path_factory.mktemp("rows"), train=96)
+
+
+def make_feeds(folder, train):
+    dataset = open_dataset(str(tiny.data(folder / "data", train=train, validation=48)))
+    tokenizer = tiny.tokenizer()
+
+    def feed(split):
+        encoded = encode(
+            dataset.rows(split), tokenizer, dataset.task, max_length=32, folder=folder / split
+        )
+        return Feed(encoded, tokenizer, dataset.task, 16, seed=1)
+
+    return feed("train"), feed("validation")
+
+
+def make_run(feeds, folder, options=OPTIONS, *, objective=None, modifiers=(), watch=None, seed=1):
+    """A run on a fresh tiny model; `watch(step)` is called before each step."""
+    feed, held_out = feeds
+    loaded = Loaded(tiny.model(seed=0), feed.tokenizer, None, "text-classification")
+    watchers = [lambda context: Watcher(watch)] if watch else []
+    state = StateFolder(folder / "out", {"seed": seed, "lr": options.learning_rate})
+    state.prepare(resume=options.resume, force=False)
+    return Run(
+        student=loaded,
+        objective=objective or (lambda context: task.Objective(task.Options(), context)),
+        modifiers=[*modifiers, *watchers],
+        feed=feed,
+        evaluate=lambda model, check: evaluate(torch_forward(model), held_out, check=check),
+        options=options,
+        seed=seed,
+        state=state,
+        device="cpu",
+    )
+
+
+class Watcher:
+    def __init__(self, watch):
+        self.watch = watch
+
+    def before_step(self, step):
+        self.watch(step)
+
+
+def weights(run):
+    return {name: value.clone() for name, value in run.student.model.state_dict().items()}
+
+
+def same(first, second):
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_it_learns(tmp_path):
+    feeds = make_feeds(tmp_path, train=320)
+    trained = train(make_run(feeds, tmp_path, replace(OPTIONS, epochs=6)))
+    assert trained.metrics["accuracy"] > 0.9
+    assert trained.steps == 120
+
+
+def test_same_seed_same_weights_other_seed_other_weights(feeds, tmp_path):
+    runs = [make_run(feeds, tmp_path / str(i), seed=seed) for i, seed in enumerate((1, 1, 2))]
+    found = []
+    for run in runs:
+        train(run)
+        found.append(weights(run))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, 3, 5, 7, 11])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_stopped_by_a_signal_and_resumed_it_ends_in_the_same_bytes(
+    feeds, tmp_path, stop_at, pruned
+):
+    modifiers = []
+    if pruned:
+        modifiers = [lambda context: gmp.Modifier(gmp.Options(sparsity=0.6), context)]
+    whole = make_run(feeds, tmp_path / "whole", modifiers=modifiers)
+    wanted = train(whole)
+
+    def stop(step):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = make_run(feeds, tmp_path / "cut", modifiers=modifiers, watch=stop)
+    with pytest.raises(Interrupted) as caught:
+        train(stopped)
+    assert caught.value.exit_code == 143
+    assert "--resume" in caught.value.hint
+    resumed = make_run(feeds, tmp_path / "cut", replace(OPTIONS, resume=True), modifiers=modifiers)
+    found = train(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert found.metrics == wanted.metrics
+    assert found.best_step == wanted.best_step
+
+
+def test_a_signal_during_evaluation_repeats_the_evaluation(feeds, tmp_path):
+    whole = make_run(feeds, tmp_path / "whole")
+    wanted = train(whole)
+    run = make_run(feeds, tmp_path / "cut")
+    calls = []
+
+    def interrupted(model, check):
+        calls.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        return run.evaluate(model, check)
+
+    with pytest.raises(Interrupted) as caught:
+        train(replace(run, evaluate=interrupted))
+    assert caught.value.exit_code == 130
+    assert len(calls) == 1
+    resumed = make_run(feeds, tmp_path / "cut", replace(OPTIONS, resume=True))
+    found = train(resumed)
+    assert same(weights(whole), weights(resumed))
+    assert [entry["step"] for entry in found.history] == [e["step"] for e in wanted.history]
+
+
+def test_states_survive_a_crash_because_only_whole_ones_count(feeds, tmp_path):
+    class CrashError(Exception):
+        pass
+
+    def crash(step):
+        if step == 8:
+            raise CrashError
+
+    whole = make_run(feeds, tmp_path / "whole")
+    train(whole)
+    run = make_run(feeds, tmp_path / "cut", watch=crash)
+    with pytest.raises(CrashError):
+        train(run)
+    assert run.state.steps() == [3, 6]
+    resumed = make_run(feeds, tmp_path / "cut", replace(OPTIONS, resume=True))
+    train(resumed)
+    assert same(weights(whole), weights(resumed))
+
+
+def test_an_unfinished_run_is_neither_lost_nor_mixed_up(feeds, tmp_path):
+    def stop(step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(make_run(feeds, tmp_path, watch=stop))
+    with pytest.raises(InputError, match="unfinished run") as caught:
+        make_run(feeds, tmp_path)
+    assert "--resume" in caught.value.hint
+    with pytest.raises(InputError, match=r"lr: 0.005 -> 0.1"):
+        make_run(feeds, tmp_path, replace(OPTIONS, resume=True, learning_rate=0.1))
+
+
+class Exploding:
+    """An objective that returns NaN at its fourth step."""
+
+    def __init__(self, context):
+        self.inner = task.Objective(task.Options(), context)
+        self.calls = 0
+
+    def loss(self, batch):
+        self.calls += 1
+        loss = self.inner.loss(batch)
+        return Loss(loss.total * float("nan"), loss.parts) if self.calls == 4 else loss
+
+
+def test_nan_stops_the_run_and_keeps_the_last_finite_weights(feeds, tmp_path):
+    run = make_run(feeds, tmp_path, objective=Exploding)
+    with pytest.raises(DivergedError, match="step 3") as caught:
+        train(run)
+    assert caught.value.exit_code == 5
+    _, groups = run.state.load()
+    assert all(torch.isfinite(value).all() for value in groups["model"].values())
+
+
+def test_accumulated_batches_equal_one_large_batch(feeds, tmp_path):
+    # Dropout draws differ by shape, so compare without it, on rows of equal count.
+    results = []
+    for size, accumulate in ((32, 1), (16, 2)):
+        feed = replace(feeds[0], batch_size=size)
+        plan = feeds[0].plan(0)
+        options = replace(
+            OPTIONS, epochs=1, batch_size=size, accumulate=accumulate, keep="last", max_steps=1
+        )
+        run = make_run((feed, feeds[1]), tmp_path / str(size), options)
+        for module in run.student.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        pairs = [np.concatenate(plan[0:2])] if size == 32 else plan
+        object.__setattr__(run, "feed", FixedPlan(feed, pairs))
+        train(run)
+        results.append(weights(run))
+    for name, value in results[0].items():
+        torch.testing.assert_close(value, results[1][name], rtol=1e-3, atol=1e-5)
+
+
+class FixedPlan:
+    """A feed whose batches are given."""
+
+    def __init__(self, feed, plan):
+        self.feed, self.fixed = feed, plan
+
+    def __getattr__(self, name):
+        return getattr(self.feed, name)
+
+    def plan(self, epoch, *, shuffle=True):
+        return self.fixed
+
+
+def test_only_settled_weights_compete_for_the_best(feeds, tmp_path):
+    options = replace(OPTIONS, epochs=4)
+    run = make_run(
+        feeds,
+        tmp_path,
+        options,
+        modifiers=[lambda c: gmp.Modifier(gmp.Options(sparsity=0.9, prune_end=0.6), c)],
+    )
+    trained = train(run)
+    assert trained.best_step > 0.6 * trained.steps
+    zeros = (run.student.model.bert.encoder.layer[0].output.dense.weight == 0).float().mean()
+    assert zeros.item() == pytest.approx(0.9, abs=1e-3)
