@@ -91,7 +91,7 @@ def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str)
 def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
     import torch
 
-    from compressor.model.load import load, longest_input
+    from compressor.model.load import load, longest_input, silenced
 
     torch.set_num_threads(threads)
     where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
@@ -105,7 +105,8 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
             # Copying the result to the host waits for a GPU to finish.
             return model(**inputs)[key].float().cpu().numpy()
 
-    forward({"input_ids": np.ones((1, 4), dtype=np.int64)})  # int8 weights unpack on first use
+    with silenced():  # int8 weights unpack on first use, with a bar
+        forward({"input_ids": np.ones((1, 4), dtype=np.int64)})
     return Candidate(
         name=name,
         checkpoint=checkpoint,

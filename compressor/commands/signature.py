@@ -90,8 +90,10 @@ def known_flags(verb: str, words: Sequence[str]) -> set[str]:
     for parameter in inspect.signature(command_for(verb, words)).parameters.values():
         for part in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(part, type(typer.Option())):
-                # An option declared without a spelling is called like its parameter.
-                spellings = part.param_decls or ("--" + parameter.name.replace("_", "-"),)
+                # Inside Annotated, Typer keeps the first spelling where the default would be.
+                first = [part.default] if isinstance(part.default, str) else []
+                spellings = [*first, *(part.param_decls or ())]
+                spellings = spellings or ["--" + parameter.name.replace("_", "-")]
                 every = (word for text in spellings for word in text.split("/"))
                 found.update(word for word in every if word.startswith("--"))
     return found

@@ -166,7 +166,7 @@ def _overlap(first: Box, second: Box) -> float:
 def to_svg(figure: Figure, prefix: str, description: str) -> str:
     """The figure as an inline SVG element without size, metadata, fonts or colours of its own."""
     written = io.StringIO()
-    figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+    figure.savefig(written, format="svg", transparent=True)
     text = written.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)

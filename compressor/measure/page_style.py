@@ -127,9 +127,13 @@ dl.facts dd { margin: 0; overflow-wrap: anywhere; }
   body { font-size: 11pt; }
   main { max-width: none; padding: 0; }
   button { display: none; }
-  table { font-size: 8.5pt; }
+  table { font-size: 8pt; }
   th, td { padding: 4px 5px; white-space: normal; }
   figure svg, figure.bars svg { min-width: 0; }
+  .plots { grid-template-columns: 1fr 1fr; }
+  .cards { grid-template-columns: repeat(4, 1fr); }
+  .card { padding: 10px 12px; }
+  .card b { font-size: 18pt; }
   figure, tr, .card, .findings li, details { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
 }

@@ -6,6 +6,9 @@ unexpected or misshapen is refused, except a new task head where the caller allo
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +58,13 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|compressed_tensors)\..*")
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Drop what libraries draw on stderr whatever their verbosity; failures still raise."""
+    with redirect_stderr(io.StringIO()):
+        yield
+
+
 def load(
     checkpoint: Checkpoint,
     task: str | None,
@@ -94,14 +104,15 @@ def load(
     auto_class = getattr(transformers, TASKS[task].auto_class if task else NO_HEAD)
     torch.manual_seed(seed)
     try:
-        model, report = auto_class.from_pretrained(
-            checkpoint.path,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
+        with silenced():
+            model, report = auto_class.from_pretrained(
+                checkpoint.path,
+                dtype=torch.float32,
+                attn_implementation=attention,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
     except (ValueError, RuntimeError, KeyError, ImportError, OSError) as problem:
         raise InputError(
             f"transformers cannot load {checkpoint.name} as {auto_class.__name__}: "

@@ -10,18 +10,22 @@ is a method's matter.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.model.load import load
+from compressor.model.integers import (
+    FORMAT,
+    Grid,
+    QuantizedLinear,
+    as_arrays,
+    read_integers,
+)
+from compressor.model.load import load, silenced
 from compressor.model.save import SHARD_SIZE, largest_difference, probe_inputs
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from compressed_tensors.quantization import QuantizationScheme
     from transformers import PreTrainedModel
@@ -29,26 +33,9 @@ if TYPE_CHECKING:
     from compressor.checkpoint.folder import Checkpoint
     from compressor.model.load import Loaded
 
-FORMAT = "int-quantized"
 LARGEST_DIFFERENCE = 1e-5
 OUTSIDE_LAYERS = r"re:^(?!.*\.\d+\.)"
-Grid = tuple[float, int]
 Rows = tuple["torch.Tensor", "torch.Tensor"]
-
-
-class QuantizedLinear(NamedTuple):
-    """One int8 linear layer as stored.
-
-    Attributes:
-        values: int8 [out, in].
-        scale: float32 [out, 1]; the weight is values * scale.
-        activation: "dynamic", or (scale, zero point) of the stored input range, with
-            input = scale * (q - zero point) and q in [-128, 127].
-    """
-
-    values: np.ndarray
-    scale: np.ndarray
-    activation: Literal["dynamic"] | Grid
 
 
 def float_linears(model: torch.nn.Module) -> list[str]:
@@ -181,8 +168,7 @@ def save_quantized(loaded: Loaded, folder: Path) -> None:
     _write(model, folder)
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
-    # The library draws bars whatever the verbosity; failures are raised.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with silenced():
         again = (
             type(model)
             .from_pretrained(
@@ -229,9 +215,9 @@ def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLine
         InputError: the folder holds int8 or int4 weights of another layout.
     """
     if isinstance(source, Path):
-        return _read_folder(source)
+        return read_integers(source)
     return {
-        name: _as_arrays(
+        name: as_arrays(
             _integers(name, module),
             module.weight_scale,
             getattr(module, "input_scale", None),
@@ -239,64 +225,6 @@ def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLine
         )
         for name, module in _quantized_modules(source).items()
     }
-
-
-def _as_arrays(
-    values: torch.Tensor,
-    scale: torch.Tensor,
-    input_scale: torch.Tensor | None,
-    zero_point: torch.Tensor | None,
-) -> QuantizedLinear:
-    activation: Literal["dynamic"] | Grid = "dynamic"
-    if input_scale is not None:
-        activation = (input_scale.item(), 0 if zero_point is None else zero_point.item())
-    rows = scale.detach().float().reshape(-1, 1).expand(len(values), 1)
-    return QuantizedLinear(values.cpu().numpy(), rows.cpu().numpy().copy(), activation)
-
-
-def _read_folder(folder: Path) -> dict[str, QuantizedLinear]:
-    from contextlib import ExitStack
-
-    from safetensors import safe_open
-
-    with ExitStack() as stack:
-        homes: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            opened = stack.enter_context(safe_open(path, framework="pt"))
-            homes.update(dict.fromkeys(opened.keys(), opened))
-
-        def tensor(name: str) -> torch.Tensor | None:
-            return homes[name].get_tensor(name) if name in homes else None
-
-        found = {}
-        for key in homes:
-            name, _, ending = key.rpartition(".")
-            if ending != "weight_scale":
-                continue
-            values, scale = tensor(f"{name}.weight"), tensor(key)
-            if f"{name}.weight_zero_point" in homes:
-                raise InputError(f"the weight of {name} is asymmetric", where=str(folder))
-            _check_layout(folder, name, values, scale.numel())
-            inputs = tensor(f"{name}.input_scale"), tensor(f"{name}.input_zero_point")
-            found[name] = _as_arrays(values, scale, *inputs)
-    return found
-
-
-def _check_layout(folder: Path, name: str, values: torch.Tensor | None, scales: int) -> None:
-    import torch
-
-    if values is None:
-        found = "packed into words or not there"
-    elif values.dtype != torch.int8:
-        found = f"stored as {values.dtype}"
-    elif scales not in (1, len(values)):
-        found = f"scaled in groups ({scales} scales for {len(values)} rows)"
-    else:
-        return
-    raise InputError(
-        f"the weight of {name} is {found}; expected int8 with one scale per row (format {FORMAT})",
-        where=str(folder),
-    )
 
 
 def dequantize(model: PreTrainedModel) -> None:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from compressor.measure.gates import Gates, check
+from compressor.measure.html import render_html
+from compressor.measure.report import build_report
+
 MACHINE = {
     "cpu": "Example CPU",
     "cores": 8,
@@ -74,13 +78,7 @@ def measured(name: str, disk: int, p50: float, value: float | None = None, **mor
     }
 
 
-@pytest.fixture
-def machine() -> dict:
-    return {**MACHINE}
-
-
-@pytest.fixture
-def models() -> list[dict]:
+def four_models() -> list[dict]:
     tuned, distilled = step("finetune"), step("distill", "soft_labels")
     return [
         measured("teacher", 90_000_000, 12.0, 0.92, steps=[tuned], tokenise_ms=0.2),
@@ -97,6 +95,34 @@ def models() -> list[dict]:
     ]
 
 
+def four_reported() -> dict:
+    task = {"name": "text-classification", "data": "sst2", "split": "validation"}
+    return build_report(MACHINE, task, "teacher", four_models(), "compressor benchmark a b", 0)
+
+
+@pytest.fixture
+def machine() -> dict:
+    return {**MACHINE}
+
+
+@pytest.fixture
+def models() -> list[dict]:
+    return four_models()
+
+
+@pytest.fixture
+def report() -> dict:
+    return four_reported()
+
+
+@pytest.fixture(scope="session")
+def rendered() -> tuple[dict, str]:
+    """A report with two judgements and its page: drawn once, so tests only read them."""
+    report = four_reported()
+    report["gates"] = check(report, Gates(max_drop=3), ["student", "student-int8"])
+    return report, render_html(report)
+
+
 @pytest.fixture
 def make():
     """The builders above, for tests that need other numbers."""
@@ -109,11 +135,3 @@ def make():
         step = staticmethod(step)
 
     return Make
-
-
-@pytest.fixture
-def report(machine, models) -> dict:
-    from compressor.measure.report import build_report
-
-    task = {"name": "text-classification", "data": "sst2", "split": "validation"}
-    return build_report(machine, task, "teacher", models, "compressor benchmark a b", 0)

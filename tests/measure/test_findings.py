@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+
+from compressor.measure.findings import best_candidate
+from compressor.measure.report import build_report
+
+
+def findings(machine, models, **task):
+    task = {"name": "text-classification", **task}
+    return build_report(machine, task, models[0]["name"], models, "", 0)["findings"]
+
+
+def test_a_clean_run_has_nothing_to_say(machine, make):
+    models = [make.measured("a", 90, 9.0, 0.9), make.measured("b", 50, 5.0, 0.9)]
+    assert findings(machine, models) == []
+
+
+def test_a_dead_model_comes_first(machine, make, models):
+    dead = make.measured("dead", 10, 1.0, math.nan)
+    dead["accuracy"]["not_finite"] = 872
+    first = findings(machine, [*models, dead])[0]
+    assert first.startswith("dead gave NaN or infinite outputs for 872 of 872 rows")
+
+
+def test_a_model_that_says_one_thing_is_named_with_the_label(machine, make):
+    constant = make.measured("c", 10, 1.0, 0.51)
+    constant["accuracy"]["predicted"] = [0, 872]
+    models = [make.measured("a", 90, 9.0, 0.9), constant]
+    assert findings(machine, models, labels=["bad", "good"]) == [
+        "c answers 'good' for every one of 872 rows (accuracy 51.0)."
+    ]
+    assert "'class 1'" in findings(machine, models)[0]
+    constant["accuracy"]["predicted"] = [1, 871]
+    assert "every one" not in " ".join(findings(machine, models))
+
+
+def test_accuracy_lost_beyond_the_interval_is_named_and_within_it_is_not(machine, make):
+    base = make.measured("a", 90, 9.0, 0.9)
+    close, far = make.measured("b", 50, 5.0, 0.885), make.measured("c", 40, 4.0, 0.87)
+    assert findings(machine, [base, close, far]) == [
+        "c loses 3.0 points of accuracy (90.0 to 87.0), more than its 95 % interval "
+        "85.0\u201389.0 explains."
+    ]
+
+
+def test_several_losses_share_a_sentence(machine, make):
+    models = [make.measured("a", 90, 9.0, 0.9)]
+    models += [make.measured(name, 50, 5.0, 0.8) for name in "bc"]
+    (sentence,) = findings(machine, models)
+    assert sentence.startswith("Losses that the 95 % intervals do not explain: b loses 10.0 points")
+    assert " and c loses 10.0 points" in sentence
+
+
+def test_more_perplexity_is_a_loss(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 5.0)]
+    for model, value in zip(models, (10.0, 12.0), strict=True):
+        model["accuracy"] = make.accuracy(value, "perplexity")
+    assert findings(machine, models) == [
+        "b has 20.0 % more perplexity (10.0 to 12.0), more than its 95 % interval "
+        "12.0\u201312.0 explains."
+    ]
+
+
+def test_int8_slower_than_the_float_model_it_came_from(machine, make):
+    lineage = [make.step("finetune"), make.step("distill", "soft_labels")]
+    models = [
+        make.measured("teacher", 90, 12.0, 0.9, steps=lineage[:1]),
+        make.measured("student", 45, 6.0, 0.9, steps=lineage),
+        make.measured("int8", 20, 7.5, 0.9, steps=[*lineage, make.step("quantize", "static")]),
+    ]
+    # Faster than the baseline, slower than the student.
+    assert findings(machine, models) == [
+        "int8 (int8) is 1.25x slower than student, the float model it was made from."
+    ]
+
+
+def test_slower_than_the_baseline(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 10.0)]
+    assert findings(machine, models) == ["b is 1.11x slower than a, the baseline."]
+    models[1]["latency"] = make.latency(9.1)
+    assert findings(machine, models) == []
+
+
+def test_a_noisy_machine_is_reported_by_spread_and_by_load(machine, make):
+    steady = [make.measured("a", 90, 9.0)]
+    restless = [{**steady[0], "latency": make.latency(9.0, spread=2.0)}]
+    (sentence,) = findings(machine, restless)
+    assert sentence.startswith("The machine was noisy: 95th percentiles lie 2.00x above")
+    busy = {**machine, "load_average": {"before": [9.3, 1.0, 1.0], "after": None}}
+    (sentence,) = findings(busy, steady)
+    assert "load average reached 9.3 on 8 cores" in sentence
+
+
+def test_the_summary_names_the_best_and_the_most_compressed(report):
+    assert best_candidate(report)["name"] == "student"
+    assert report["summary"] == (
+        "student is 2.00x smaller on disk and 2.00x faster than teacher, and loses 1.0 points of "
+        "accuracy (92.0 to 91.0). The most compressed, student-int8, is 10.0x smaller on disk and "
+        "4.00x faster, and loses 4.0 points of accuracy (92.0 to 88.0)."
+    )
+
+
+def test_the_summary_speaks_of_what_was_measured(machine, make):
+    def summary(*models, task=None):
+        return build_report(machine, task, "a", list(models), "", 0)["summary"]
+
+    base = make.measured("a", 90, 9.0)
+    assert summary(base).startswith("a was measured alone")
+    assert summary(base, make.measured("b", 45, 18.0)) == (
+        "b is 2.00x smaller on disk and 2.00x slower than a; accuracy was not measured."
+    )
+    scored = make.measured("a", 90, 9.0, 0.9)
+    dead = make.measured("dead", 9, 1.0, math.nan)
+    assert summary(scored, dead) == "No candidate has an accuracy that can be compared with a."
+    same = make.measured("b", 30, 3.0, 0.9)
+    assert summary(scored, same).endswith("and keeps its accuracy (90.0 to 90.0).")
+    better = make.measured("b", 30, 3.0, 0.91)
+    assert summary(scored, better).endswith("and gains 1.0 points of accuracy (90.0 to 91.0).")

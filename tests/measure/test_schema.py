@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from compressor.errors import InputError
+from compressor.measure.schema import validate_report
+
+
+def test_a_built_report_is_valid(report):
+    validate_report(report)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (
+            ("models", 1, "latency", 0, "p50_ms"),
+            "3",
+            r"models\[1\].latency\[0\].p50_ms: expected a n",
+        ),
+        (("models", 0, "runtime"), "tensorflow", r"runtime: expected onnxruntime or torch"),
+        (("models", 0, "pareto"), 1, r"pareto: expected true or false"),
+        (("models", 0, "accuracy", "n"), True, r"accuracy.n: expected a whole number"),
+        (("models", 0, "size", "disk"), float("nan"), r"size.disk: expected a whole number"),
+        (("models", 0, "speedup"), float("inf"), r"speedup: expected a number"),
+        (("models",), {}, "models: expected a list"),
+        (("machine",), None, "machine: expected an object"),
+        (("findings",), [3], r"findings\[0\]: expected text"),
+        (("schema",), 2, "schema 2, expected 1"),
+        (("baseline",), "nobody", "'nobody' is not among the models"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_place(report, path, value, words):
+    broken = copy.deepcopy(report)
+    place = broken
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(InputError, match=words) as caught:
+        validate_report(broken, where="old.json")
+    assert caught.value.where == "old.json"
+
+
+@pytest.mark.parametrize("key", ["schema", "machine", "baseline", "models", "gates", "summary"])
+def test_a_missing_key_is_named(report, key):
+    del report[key]
+    with pytest.raises(InputError, match=f"{key} is missing"):
+        validate_report(report)
+
+
+def test_a_missing_key_inside_a_model_is_named_by_its_place(report):
+    del report["models"][2]["size"]["weights"]
+    with pytest.raises(InputError, match=r"models\[2\].size.weights is missing"):
+        validate_report(report)
+
+
+def test_two_models_of_one_name_are_refused(report):
+    report["models"][1]["name"] = "teacher"
+    with pytest.raises(InputError, match="share a name"):
+        validate_report(report)
+
+
+@pytest.mark.parametrize("value", [None, [], "report", 3])
+def test_anything_else_is_no_report(value):
+    with pytest.raises(InputError, match="the report: expected an object"):
+        validate_report(value)

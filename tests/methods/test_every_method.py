@@ -1,0 +1,102 @@
+"""One matrix through which every method goes, whatever it does.
+
+It runs by the command line, gives the same bytes twice, records its options, and what it wrote
+reloads with plain transformers; those that train also survive being stopped and resumed.
+"""
+
+import hashlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import transformers
+
+from compressor.cli import run
+from compressor.methods.find import every
+from compressor.train import loop
+
+METHODS = {method.name: method for method in every()}
+TRAINING = "--data data --epochs 1 --batch-size 16 --save-steps 2"
+
+
+def command(method) -> str:
+    """The shortest command that uses a method of each kind."""
+    if method.kind == "students":
+        return f"distill teacher --student {method.name} {TRAINING}"
+    if method.kind == "objectives":
+        return f"distill teacher --method {method.name} {TRAINING}"
+    if method.kind == "modifiers":
+        verb = "prune teacher --method" if "prune" in method.verbs else "finetune teacher --with"
+        return f"{verb} {method.name} {TRAINING}"
+    data = " --data data" if method.module.NEEDS_DATA else ""
+    return f"{method.verbs[0]} teacher --method {method.name}{data}"
+
+
+def trains(method) -> bool:
+    return method.kind != "transforms"
+
+
+@pytest.fixture
+def here(workshop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("teacher", "data"):
+        (tmp_path / name).symlink_to(workshop / name)
+    return tmp_path
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.name not in ("run.json", "compression.json")
+    }
+
+
+def last_step(folder: Path) -> dict:
+    return json.loads((folder / "compression.json").read_text())["steps"][-1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_runs_repeats_records_and_reloads(name, here):
+    words = command(METHODS[name]).split()
+    assert run([*words, "-o", "one"]) == 0
+    assert run([*words, "-o", "two"]) == 0
+    assert contents(here / "one") == contents(here / "two")
+
+    recorded = json.dumps(last_step(here / "one"))
+    for flag in METHODS[name].flags():
+        assert f'"{flag[2:].replace("-", "_")}"' in recorded
+
+    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+        here / "one", output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    inputs = transformers.AutoTokenizer.from_pretrained(here / "one")(
+        "great film", return_tensors="pt"
+    )
+    assert model(**inputs).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if trains(METHODS[name])])
+def test_stopped_and_resumed_it_ends_in_the_same_bytes(name, here, monkeypatch):
+    words = command(METHODS[name]).split()
+    assert run([*words, "-o", "whole"]) == 0
+
+    plain = loop._Loop._step
+
+    def stopped(self, step):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Loop, "_step", stopped)
+        assert run([*words, "-o", "cut"]) == 143
+    assert not (here / "cut").exists()
+    assert run([*words, "-o", "cut"]) == 3  # an unfinished run is not thrown away by accident
+    assert run([*words, "-o", "cut", "--resume"]) == 0
+    assert contents(here / "whole") == contents(here / "cut")
+    assert not (here / "cut.state").exists()
