@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(words: list[str]) -> int:
     """Run one command line; returns the exit code."""
     before = (console.settings.quiet, console.settings.debug, console.settings.json)
-    console.settings.quiet = "--quiet" in words
+    console.settings.quiet = "--quiet" in words or not console.is_main_process()
     console.settings.debug = "--debug" in words
     console.settings.json = "--json" in words
     try:

@@ -34,6 +34,11 @@ class Settings:
 settings = Settings()
 
 
+def is_main_process() -> bool:
+    """Whether this is the one process of a distributed launch that writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Whether escape codes may be written to `stream` (NO_COLOR, FORCE_COLOR, TERM, terminal)."""
     if os.environ.get("NO_COLOR"):

@@ -75,6 +75,11 @@ def run(
     first = _baseline(baseline, opened, shared)
     checkpoints = list({c.path.resolve(): c for c in (first, *opened)}.values())
     dataset = _dataset(data, checkpoints)
+    if dataset is None and (gates.max_drop is not None or gates.min_retention is not None):
+        raise InputError(
+            "--max-drop and --min-retention judge accuracy, and there are no rows to measure it on",
+            hint="add --data DATA",
+        )
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
     fingerprint = _fingerprint(checkpoints, dataset, measure, shared)

@@ -132,7 +132,8 @@ def _onnx_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
-        return session.run({n: a for n, a in arrays.items() if n in session.input_names})
+        # A graph always takes the token types that a tokenizer may leave out.
+        return session.run({"token_type_ids": np.zeros_like(arrays["input_ids"]), **arrays})
 
     return Candidate(
         name=name,

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressor.checkpoint.folder import Checkpoint
+from compressor.checkpoint.store import write_json, writing
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, Shared, as_record
-from compressor.errors import InputError
+from compressor.errors import GateError, InputError
 from compressor.methods.contract import option
+from compressor.model.tasks import task_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.model.load import Loaded
 
 
 @dataclass(frozen=True)
@@ -57,3 +66,51 @@ def run(
         return
     with job.at_work():
         _export(job, checkpoint, export)
+
+
+def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
+    """Load, export, publish; a graph that computes something else leaves its numbers behind."""
+    from compressor.export.export import export_folder
+    from compressor.model.integers import read_integers
+    from compressor.model.load import load
+    from compressor.model.quantized import load_dequantized
+
+    quantized = checkpoint.quantization is not None
+    loaded = (load_dequantized if quantized else load)(
+        checkpoint, task_of(checkpoint), attention="eager"
+    )
+    facts: dict[str, Any] = {}
+
+    def write(folder: Path) -> None:
+        found = export_folder(
+            loaded.model,
+            loaded.tokenizer,
+            example_inputs(loaded),
+            folder,
+            int8=options.weights == "int8",
+            weights=read_integers(checkpoint.path) if quantized else None,
+            quantize_embeddings=options.embeddings == "int8",
+            tolerance=options.tolerance or None,
+        )
+        facts.update(found)
+
+    try:
+        job.publish(write, metrics=facts)
+    except GateError as refusal:
+        place = job.target.with_name(f"{job.target.name}.refused")
+        with writing(place, force=True) as folder:
+            write_json(folder / "report.json", {"command": job.command(), **refusal.as_dict()})
+        refusal.hint = f"the numbers are in {place}; --tolerance moves the limit"
+        raise
+
+
+def example_inputs(loaded: Loaded) -> dict[str, torch.Tensor]:
+    """One batch of every input that the model's tokenizer makes."""
+    import torch
+
+    from compressor.model.save import probe_inputs
+
+    inputs = probe_inputs(loaded.model)
+    if loaded.tokenizer is not None and "token_type_ids" in loaded.tokenizer.model_input_names:
+        inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    return inputs

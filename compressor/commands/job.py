@@ -7,7 +7,6 @@ folder once with its lineage and print its path.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shlex
 import sys
@@ -26,11 +25,6 @@ from compressor.checkpoint.store import check_target, locked, write_json, writin
 from compressor.commands.options import Shared
 from compressor.data.dataset import Dataset
 from compressor.errors import InputError, UsageError
-
-
-def is_main_process() -> bool:
-    """Whether this is the one process of an `accelerate launch` that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def path_from_stdin() -> str:
@@ -140,7 +134,7 @@ class Job:
             print_folder(self.target, {"verb": self.verb, "reused": True})
             return False
         inputs = [checkpoint.path for checkpoint in self.models.values()]
-        if is_main_process():
+        if console.is_main_process():
             check_target(
                 self.target, force=self.shared.force, inputs=inputs, needed_bytes=needed_bytes
             )
@@ -175,7 +169,7 @@ class Job:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Hold the target's lock while working."""
-        with locked(self.target) if is_main_process() else nullcontext():
+        with locked(self.target) if console.is_main_process() else nullcontext():
             yield
 
     def publish(
@@ -192,7 +186,7 @@ class Job:
             metrics: what the lineage says about the result.
             facts: what `run.json` says besides times and paths.
         """
-        if not is_main_process():
+        if not console.is_main_process():
             return
         with writing(self.target, force=self.shared.force) as folder:
             write(folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.commands.job import Job, is_main_process
+from compressor.commands.job import Job
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.data.dataset import Dataset, open_dataset, overlap
@@ -128,13 +128,16 @@ def train_model(
     Raises:
         DivergedError, Interrupted: see `compressor.train.loop.train`.
     """
+    from compressor.train.accelerator import make_accelerator
     from compressor.train.loop import train
     from compressor.train.run import Run
     from compressor.train.state import StateFolder
 
+    accelerator = make_accelerator(training, job.shared.device)
     state = StateFolder(job.target, _bound_to(job))
-    if is_main_process():
+    if accelerator.is_main_process:
         state.prepare(resume=training.resume, force=job.shared.force)
+    accelerator.wait_for_everyone()
     feed, held_out = feeds_of(dataset, student, training, job.shared.seed, _rows_folder(state.path))
     wants_teacher = objective.method.module.NEEDS_TEACHER and teacher is not None
     return train(
@@ -148,7 +151,7 @@ def train_model(
             seed=job.shared.seed,
             state=state,
             teacher=teacher if wants_teacher else None,
-            device=job.shared.device,
+            accelerator=accelerator,
         )
     )
 
@@ -201,7 +204,7 @@ def publish_trained(
         "curve": trained.history,
     }
     job.publish(lambda folder: save_model(loaded, folder), metrics=metrics, facts=facts)
-    if is_main_process():
+    if console.is_main_process():
         StateFolder(job.target, {}).remove()
 
 

@@ -15,7 +15,21 @@ from compressor.export.editing import add_initializer, constant, remove_unused
 
 # Nodes that treat every token alike, so a slice of their input is a slice of their output.
 TOKENWISE = frozenset(
-    "Add Sub Mul Div Sum MatMul LayerNormalization Gelu Erf Tanh Sigmoid Relu Identity".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Sum",
+        "MatMul",
+        "LayerNormalization",
+        "Gelu",
+        "Erf",
+        "Tanh",
+        "Sigmoid",
+        "Relu",
+        "Identity",
+    ]
 )
 
 
@@ -25,8 +39,10 @@ def fuse(model: ir.Model) -> dict[str, int]:
     Returns:
         how many nodes each rewrite changed.
     """
+    removed = remove_round_trips(model.graph)
+    remove_unused(model)  # a dead reshape would still count as a reader below
     facts = {
-        "reshapes_removed": remove_round_trips(model.graph),
+        "reshapes_removed": removed,
         "residual_sums": keep_residual_sums(model.graph),
         "first_token_nodes": compute_first_token_only(model.graph),
     }

@@ -176,7 +176,9 @@ def _match(
 def _digest(weight: np.ndarray) -> bytes:
     rows = np.ascontiguousarray(weight, dtype=np.float32)
     # Adding zero turns -0.0 into 0.0: a product with scale gives either.
-    return hashlib.blake2b(rows + np.float32(0), digest_size=16).digest() + bytes(str(rows.shape), "ascii")
+    return hashlib.blake2b(rows + np.float32(0), digest_size=16).digest() + bytes(
+        str(rows.shape), "ascii"
+    )
 
 
 class Rewriter:

@@ -13,9 +13,10 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Text
@@ -47,7 +48,7 @@ def page_style(salt: str) -> Iterator[None]:
     """Matplotlib's settings while one picture is drawn; `salt` makes its ids its own."""
     import matplotlib
 
-    settings = {
+    settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": f"compressor-{salt}",
         "text.parse_math": False,
@@ -101,10 +102,10 @@ def write_names(
     """Write each label beside its point, where it covers no point, no other label and no `line`."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    taken = [_box_around(*axes.transData.transform((each.x, each.y)), 6) for each in labels]
+    taken = [_box_around(axes.transData.transform((each.x, each.y)), 6) for each in labels]
     for corner, following in pairwise(line):
         start, end = axes.transData.transform([corner, following])
-        taken += [_box_around(*(start + (end - start) * part / 40), 1) for part in range(1, 40)]
+        taken += [_box_around(start + (end - start) * part / 40, 1) for part in range(1, 40)]
     frame = axes.get_window_extent()
     room = (frame.x0, frame.y0, figure.bbox.x1, frame.y1 + 6)
     for label in sorted(labels, key=lambda each: not each.strong):
@@ -120,12 +121,14 @@ def write_names(
         _place(text, taken, room)
 
 
-def _box_around(x: float, y: float, reach: float) -> Box:
+def _box_around(place: np.ndarray, reach: float) -> Box:
+    x, y = place
     return (x - reach, y - reach, x + reach, y + reach)
 
 
 # (right, up) in points from the point, horizontal and vertical anchor of the text.
-_PLACES = [
+_Place = tuple[float, float, Literal["left", "right", "center"], Literal["center", "bottom", "top"]]
+_PLACES: list[_Place] = [
     (9, 0, "left", "center"),
     (-9, 0, "right", "center"),
     (6, 7, "left", "bottom"),
@@ -142,11 +145,12 @@ _PLACES = [
 
 
 def _place(text: Text, taken: list[Box], frame: Box) -> None:
-    def try_at(place: tuple[float, float, str, str]) -> Box:
+    def try_at(place: _Place) -> Box:
         text.set_position(place[:2])
         text.set_horizontalalignment(place[2])
         text.set_verticalalignment(place[3])
-        return tuple(text.get_window_extent().extents)
+        left, bottom, right, top = text.get_window_extent().extents
+        return left, bottom, right, top
 
     def cost(box: Box) -> float:
         outside = box[0] < frame[0] or box[1] < frame[1] or box[2] > frame[2] or box[3] > frame[3]

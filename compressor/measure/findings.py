@@ -158,8 +158,10 @@ def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
 def _lost_accuracy(losers: Sequence[Model], reference: Model, unit: str | None) -> list[str]:
     """One sentence on the models whose whole interval lies below the baseline's value."""
     if len(losers) > 1:
-        each = [f"{model['name']} {_loss(model, reference, unit)}" for model in losers]
-        return [f"Losses that the 95 % intervals do not explain: {words.listed(each)}."]
+        each = [f"{model['name']} {words.drop_text(model['drop'], unit)}" for model in losers]
+        metric = words.metric_name(reference["accuracy"]["metric"])
+        what = f"Points of {metric} lost" if unit == words.POINTS else f"Growth of {metric}"
+        return [f"{what} beyond what the 95 % intervals explain: {words.listed(each)}."]
     return [
         f"{model['name']} {_loss(model, reference, unit)}, more than its 95 % interval "
         f"{_interval(model)} explains."
@@ -175,7 +177,11 @@ def _interval(model: Model) -> str:
 def _is_int8(model: Model) -> bool:
     if "precision" in model:
         return "int8" in str(model["precision"])
-    return any(step.get("verb") == "quantize" for step in model.get("steps") or [])
+    return any(
+        step.get("verb") == "quantize"
+        or (step.get("verb") == "export" and (step.get("options") or {}).get("weights") == "int8")
+        for step in model.get("steps") or []
+    )
 
 
 def _float_source(model: Model, models: Sequence[Model], reference: Model) -> Model:
@@ -199,7 +205,7 @@ def _slower(model: Model, source: Model, reference: Model) -> list[str]:
     ratio = model["speedup"] / source["speedup"]
     if ratio >= SLOWER_BELOW:
         return []
-    kind = " (int8)" if _is_int8(model) else ""
+    kind = f", {model.get('precision') or 'int8'}," if _is_int8(model) else ""
     what = "the baseline" if source is reference else "the float model it was made from"
     times = words.times_text(1 / ratio)
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]

@@ -6,12 +6,12 @@ every round, and the order moves on by one each round, so what slows the machine
 them alike and the ratio of two medians stays honest. Only numbers from one call of
 `measure_in_turns` may be compared.
 
-Turns have a price: the threads of the runtime that ran before keep spinning on the cores for a
-few milliseconds, and its weights fill the caches. Measured with PyTorch and two ONNX Runtime
-sessions on two cores, bare turns made a 3.4 ms model look like 7 ms and a 12 ms one like 33 ms.
-So each turn starts with a pause and one untimed call; medians then agree with those of a model
-that runs alone to about 3 %, if ONNX Runtime sessions are opened with
-`session.intra_op.allow_spinning` set to "0".
+Turns have a price: the threads of the runtime that ran before may keep spinning on the cores, and
+its weights fill the caches. Measured with PyTorch and two ONNX Runtime sessions on two cores, bare
+turns made a 3.4 ms model look like 7 ms and a 12 ms one like 33 ms. So each turn starts with a
+pause and one untimed call; medians then agree with those of a model that runs alone to about 3 %.
+The pause outlasts PyTorch's threads. Those of ONNX Runtime burn 35 ms of processor time after
+every call unless the session is opened with `session.force_spinning_stop` set to "1".
 """
 
 from __future__ import annotations

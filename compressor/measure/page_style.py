@@ -35,7 +35,10 @@ p { margin: 0 0 12px; max-width: 92ch; }
   max-width: 36em; margin: 0 0 28px; text-wrap: pretty; overflow-wrap: anywhere;
 }
 .note { color: var(--muted); font-size: 14px; }
-.cards { display: grid; gap: 12px; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); }
+.cards {
+  display: grid; gap: 12px;
+  grid-template-columns: repeat(auto-fill, minmax(min(220px, 45%), 1fr));
+}
 .card {
   background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
   padding: 16px 18px;
@@ -64,7 +67,10 @@ thead th {
   color: var(--muted); font-weight: 500; font-size: 12.5px; vertical-align: bottom;
   line-height: 1.3; border-bottom-color: var(--soft); white-space: normal;
 }
-tbody th { font-weight: 600; }
+tbody th {
+  font-weight: 600; white-space: normal; overflow-wrap: anywhere;
+  min-width: 16ch; max-width: 26ch;
+}
 tr.beaten td, tr.beaten th { color: var(--muted); }
 tr.beaten th { font-weight: 450; }
 td small { color: var(--muted); font-size: 12px; margin-left: 5px; }
@@ -83,6 +89,7 @@ td small { color: var(--muted); font-size: 12px; margin-left: 5px; }
 figure { margin: 12px 0 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 420px; height: auto; overflow: visible; }
 figure.bars svg { min-width: 680px; }
+.plots figure { max-width: 640px; }
 figcaption { color: var(--muted); font-size: 13.5px; margin-top: 6px; max-width: 76ch; }
 details { border-bottom: 1px solid var(--rule); padding: 10px 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; font-size: 15px; }

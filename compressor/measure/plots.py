@@ -78,18 +78,20 @@ def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | Non
         plain_scale(axes, "x", [mark.x for mark in marks])
         if upward == "latency":
             plain_scale(axes, "y", [mark.y for mark in marks])
-        line = _front(marks, lower_wins)
+        line = _front([m for m in marks if not _is_beyond(m, edge, lower_wins)], lower_wins)
         axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.2, dashes=(4, 3), alpha=0.7)
         labels = [_draw(axes, mark, edge, lower_wins) for mark in marks]
         if lower_wins:
             axes.invert_yaxis()
         shape = first_shape(reference)
         heading = words.metric_heading(metric) if metric else _heading(upward, shape)
-        axes.set_ylabel(f"{heading}{' (lower is better, so upward)' if lower_wins else ''}")
-        axes.set_xlabel(f"{_heading(across, shape)} (further left is better)")
+        axes.set_ylabel(f"{heading} (upward is better)")
+        axes.set_xlabel(f"{_heading(across, shape)} (left is better)")
         write_names(figure, axes, labels, line)
         svg = to_svg(figure, name, f"{upward} against {across} of {len(marks)} models")
-    caption = f"{upward.capitalize()} against {'latency' if across == 'latency' else 'disk size'}."
+    above = words.metric_name(metric) if metric else upward
+    beside = "latency" if across == "latency" else "disk size"
+    caption = f"{above[0].upper()}{above[1:]} against {beside}."
     return svg, caption + (f" Not drawn: {words.listed(left_out)}." if left_out else "")
 
 
@@ -134,8 +136,10 @@ def _marks(
         if x is None or y is None:
             left_out.append(model["name"])
             continue
-        ends = [_printed(model, end) if upward == "accuracy" else None for end in ("low", "high")]
-        marks.append(_Mark(model["name"], x, y, *ends, best=model["pareto"]))
+        low, high = (
+            _printed(model, end) if upward == "accuracy" else None for end in ("low", "high")
+        )
+        marks.append(_Mark(model["name"], x, y, low, high, best=model["pareto"]))
     return marks, left_out
 
 
@@ -155,7 +159,7 @@ def _printed(model: Model, end: str) -> float | None:
 def _heading(quantity: str, shape: tuple[int, int] | None) -> str:
     if quantity == "disk" or shape is None:
         return "size on disk, MB"
-    return f"median latency, ms at batch {shape[0]}, length {shape[1]}"
+    return f"median ms at batch {shape[0]}, length {shape[1]}"
 
 
 def _short(name: str) -> str:
@@ -177,6 +181,10 @@ def _edge(marks: Sequence[_Mark], base: float, lower_wins: bool) -> float | None
     return turn * (min(heights) - 0.15 * (span or 1.0))
 
 
+def _is_beyond(mark: _Mark, edge: float | None, lower_wins: bool) -> bool:
+    return edge is not None and (mark.y > edge if lower_wins else mark.y < edge)
+
+
 def _front(marks: Sequence[_Mark], lower_wins: bool) -> list[tuple[float, float]]:
     """The points that no other beats in the two quantities shown, from left to right."""
     turn = 1 if lower_wins else -1
@@ -190,7 +198,7 @@ def _front(marks: Sequence[_Mark], lower_wins: bool) -> list[tuple[float, float]
 def _draw(axes: Axes, mark: _Mark, edge: float | None, lower_wins: bool) -> Label:
     """Draw a model, one beyond the edge as an arrow at the edge, and say where its name belongs."""
     colour, size = (ACCENT, 8.0) if mark.best else (SOFT, 6.5)
-    if edge is not None and (mark.y > edge if lower_wins else mark.y < edge):
+    if edge is not None and _is_beyond(mark, edge, lower_wins):
         axes.plot([mark.x], [edge], "v", color=colour, markersize=size, zorder=3)
         return Label(f"{_short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
     if mark.low is not None and mark.high is not None:

@@ -38,14 +38,14 @@ def build_report(
 
     Args:
         machine: from `machine.machine_facts`.
-        task: name, and whatever else describes the data (data, split, labels, metric); None when
-            only latency and size were measured.
+        task: name, and whatever else describes the data (data, split, labels, metric,
+            tokenise_ms_per_row); None when only latency and size were measured.
         baseline: name of the model that the others are compared with.
         models: one dict each: name, path, runtime, accuracy (as `metrics.score` returns it, or
             None), size (bytes by `SIZES`, and parameters; or None), latency (rows of
             `measure_in_turns`); optional: tokenise_ms (median milliseconds to tokenise one batch
             of the first shape), precision ("fp32", "int8"), steps (the lineage: verb, method,
-            command), and anything else, which is kept.
+            command, options), and anything else, which is kept.
         command: the command line that makes this report again.
         seed: of the bootstrap and the data order.
 
@@ -257,8 +257,8 @@ def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[
     axes = [name for name, place in places.items() if place(found) is not None]
     points = []
     for model in models:
-        point = [places[axis](model) for axis in axes]
-        points.append(None if not axes or None in point else point)
+        known = [value for axis in axes if (value := places[axis](model)) is not None]
+        points.append(known if axes and len(known) == len(axes) else None)
     return axes, pareto_front(points)
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
-from compressor.train.accelerator import make_accelerator
 from compressor.train.optimizer import build_optimizer, planned_learning_rate
 from compressor.train.run import Metrics, Run, Trained
 from compressor.train.signals import StopRequest
@@ -57,7 +56,7 @@ class _Loop:
 
     def __init__(self, run: Run, stop: StopRequest) -> None:
         self.run, self.stop, self.options = run, stop, run.options
-        self.accelerator = make_accelerator(run.options, run.device)
+        self.accelerator = run.accelerator
         self.batches_per_step = run.options.accumulate * self.accelerator.num_processes
         self.steps_per_epoch = math.ceil(run.feed.batches_per_epoch / self.batches_per_step)
         self.total = math.ceil(run.options.epochs * self.steps_per_epoch)
@@ -65,13 +64,14 @@ class _Loop:
             self.total = min(self.total, run.options.max_steps)
         teacher = None
         if run.teacher is not None:
-            teacher = teacher_logits(
-                run.teacher,
-                run.feed,
-                self.accelerator.device,
-                cache_file=run.state.teacher_file,
-                check=stop.check,
-            )
+            with self.accelerator.main_process_first():  # the others read what it computed
+                teacher = teacher_logits(
+                    run.teacher,
+                    run.feed,
+                    self.accelerator.device,
+                    cache_file=run.state.teacher_file,
+                    check=stop.check,
+                )
         self.bare = run.student.model.train()
         self.model = self.accelerator.prepare(self.bare)
         context = Context(

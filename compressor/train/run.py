@@ -12,6 +12,7 @@ from compressor.train.state import StateFolder
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
 
     from compressor.model.load import Loaded
     from compressor.train.evaluate import Evaluation
@@ -33,8 +34,8 @@ class Run:
         options: how long and how fast.
         seed: order of rows, dropout, masked tokens.
         state: where to keep what a resumed run needs.
+        accelerator: processes, device and number format.
         teacher: the model to learn from, if the objective asks for one.
-        device: "auto", "cpu" or "cuda".
     """
 
     student: Loaded
@@ -45,8 +46,8 @@ class Run:
     options: TrainingOptions
     seed: int
     state: StateFolder
+    accelerator: Accelerator
     teacher: Loaded | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)

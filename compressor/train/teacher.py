@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor import console
-from compressor.methods.contract import Batch
-from compressor.methods.objectives.task import model_inputs
+from compressor.methods.contract import Batch, model_inputs
 from compressor.train.evaluate import model_arrays, torch_forward
 
 if TYPE_CHECKING:

@@ -48,8 +48,9 @@ def test_several_losses_share_a_sentence(machine, make):
     models = [make.measured("a", 90, 9.0, 0.9)]
     models += [make.measured(name, 50, 5.0, 0.8) for name in "bc"]
     (sentence,) = findings(machine, models)
-    assert sentence.startswith("Losses that the 95 % intervals do not explain: b loses 10.0 points")
-    assert " and c loses 10.0 points" in sentence
+    assert sentence == (
+        "Points of accuracy lost beyond what the 95 % intervals explain: b 10.0 and c 10.0."
+    )
 
 
 def test_more_perplexity_is_a_loss(machine, make):
@@ -71,8 +72,24 @@ def test_int8_slower_than_the_float_model_it_came_from(machine, make):
     ]
     # Faster than the baseline, slower than the student.
     assert findings(machine, models) == [
-        "int8 (int8) is 1.25x slower than student, the float model it was made from."
+        "int8, int8, is 1.25x slower than student, the float model it was made from."
     ]
+
+
+def test_an_int8_export_is_int8_and_a_float_one_is_not(machine, make):
+    lineage = [make.step("finetune"), make.step("distill", "soft_labels")]
+    models = [
+        make.measured("teacher", 90, 12.0, 0.9, steps=lineage[:1]),
+        make.measured("student", 45, 6.0, 0.9, steps=lineage),
+        make.measured("out", 20, 7.5, 0.9),
+    ]
+    for weights, expected in (("fp32", []), ("int8", ["out, int8, is 1.25x slower than student"])):
+        export = {**make.step("export", "onnx"), "options": {"weights": weights}}
+        models[2]["steps"] = [*lineage, export]
+        found = findings(machine, models)
+        assert [sentence.split(", the float")[0] for sentence in found] == expected
+    models[2]["precision"] = "int8 (simulated)"
+    assert findings(machine, models)[0].startswith("out, int8 (simulated), is 1.25x slower")
 
 
 def test_slower_than_the_baseline(machine, make):

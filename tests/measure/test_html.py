@@ -88,6 +88,14 @@ def test_cells_hold_the_numbers_of_the_report(rendered, page):
     assert "1 of 2 failed" in page.text
 
 
+def test_tokenisation_stands_beside_the_latency(machine, make, page):
+    assert "Tokenisation is not included: 0.200 ms for teacher at the first shape." in page.text
+    models = [make.measured("a", 90_000_000, 9.0, 0.9)]
+    task = {"name": "text-classification", "tokenise_ms_per_row": 0.125}
+    text = Page(render_html(build_report(machine, task, "a", models, "", 0))).text
+    assert "Tokenisation is not included: 0.125 ms a row." in text
+
+
 def test_lineage_is_a_chain_with_commands(page):
     assert "finetune → distill soft_labels → quantize dynamic" in page.text
     assert "compressor distill m" in page.text

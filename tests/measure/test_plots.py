@@ -18,7 +18,7 @@ def test_pareto_plots_name_every_model_as_text(report):
     for across in ("latency", "disk"):
         svg, caption = pareto_plot(report, across)
         assert {"teacher", "student", "student-int8", "worse"} <= set(texts(svg))
-        assert "accuracy %" in texts(svg)
+        assert "accuracy % (upward is better)" in texts(svg)
         assert "Not drawn" not in caption
 
 

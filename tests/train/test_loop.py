@@ -16,6 +16,7 @@ from compressor.methods.contract import Loss
 from compressor.methods.modifiers import gmp
 from compressor.methods.objectives import task
 from compressor.model.load import Loaded
+from compressor.train.accelerator import make_accelerator
 from compressor.train.evaluate import evaluate, torch_forward
 from compressor.train.feed import Feed
 from compressor.train.loop import train
@@ -60,7 +61,7 @@ def make_run(feeds, folder, options=OPTIONS, *, objective=None, modifiers=(), wa
         options=options,
         seed=seed,
         state=state,
-        device="cpu",
+        accelerator=make_accelerator(options, "cpu"),
     )
 
 

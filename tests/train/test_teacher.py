@@ -6,7 +6,7 @@ import torch
 
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
-from compressor.methods.objectives.task import model_inputs
+from compressor.methods.contract import model_inputs
 from compressor.model.load import Loaded
 from compressor.train.feed import Feed
 from compressor.train.teacher import teacher_logits

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.objectives.task import model_inputs, task_loss
+from compressor.methods.contract import Batch, Context, Loss, model_inputs, option
+from compressor.methods.objectives.task import task_loss
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.contract import Batch, Context, Loss, model_inputs
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,6 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     if task == "causal-lm":
         logits, labels = logits[:, :-1], labels[:, 1:]  # position t predicts token t + 1
     return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
-
-
-def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    """The entries of a batch that a model's forward takes."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {name: batch[name] for name in names if name in batch}
 
 
 class Objective:

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Context
+from compressor.methods.contract import Context, model_inputs
 from compressor.methods.objectives import soft_labels, task
 
 TEACHER = torch.tensor([[2.0, 0.0, -2.0], [1.0, 1.0, 0.0]])
@@ -42,7 +42,7 @@ def batch_and_model():
 
 def test_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_gradient():
     model, batch = batch_and_model()
-    answers = model(**task.model_inputs(batch)).logits.detach()
+    answers = model(**model_inputs(batch)).logits.detach()
     context = Context(model, "text-classification", teacher_logits=lambda _: answers)
     objective = soft_labels.Objective(soft_labels.Options(hard_weight=0.0), context)
     loss = objective.loss(batch)
