@@ -167,16 +167,7 @@ def score_candidate(
         )
         feed = Feed(encoded, candidate.tokenizer, task, batch_size=16)
         result = evaluate(candidate.forward, feed)
-    if result.outputs is not None:
-        return score(task.name, task.metric, result.outputs, result.labels, seed=seed)
-    return {
-        "metric": task.metric,
-        "value": result.metrics[task.metric],
-        "n": result.count,
-        "low": None,
-        "high": None,
-        "all": result.metrics,
-    }
+    return score(task.name, task.metric, result.outputs, result.labels, seed=seed)
 
 
 def tokenise_milliseconds(candidate: Candidate, texts: list[tuple[str, ...]]) -> float:

@@ -24,14 +24,15 @@ class Evaluation:
 
     Attributes:
         metrics: every metric of the task.
-        outputs: logits [rows, classes] in the order of the rows; None for language models.
-        labels: [rows]; None for language models.
+        outputs: logits [rows, classes] in the order of the rows; summed negative log-likelihood
+            [rows] for language models.
+        labels: [rows]; scored tokens of each row for language models.
         count: rows, or scored tokens for language models.
     """
 
     metrics: dict[str, float]
-    outputs: np.ndarray | None
-    labels: np.ndarray | None
+    outputs: np.ndarray
+    labels: np.ndarray
     count: int
 
 
@@ -70,7 +71,7 @@ def evaluate(
         check: called before every batch; raises to stop.
         advance: called after every batch, for progress.
     """
-    scored = _Tokens() if feed.task.name in ("masked-lm", "causal-lm") else _Rows(feed)
+    scored = _Tokens(feed) if feed.task.name in ("masked-lm", "causal-lm") else _Rows(feed)
     for number, rows in enumerate(feed.plan(0, shuffle=False)):
         check()
         # A fixed key per batch: every model is asked about the same masked tokens.
@@ -98,20 +99,24 @@ class _Rows:
 
 
 class _Tokens:
-    """Summed negative log-likelihood of the labelled tokens."""
+    """Negative log-likelihood of the labelled tokens, summed for each row."""
 
-    def __init__(self) -> None:
-        self.nll, self.count = 0.0, 0
+    def __init__(self, feed: Feed) -> None:
+        self.nll = np.zeros(len(feed))  # [rows], in nats
+        self.tokens = np.zeros(len(feed))  # [rows]
 
     def add(self, rows: np.ndarray, logits: np.ndarray, labels: np.ndarray, task: str) -> None:
         if task == "causal-lm":
             logits, labels = logits[:, :-1], labels[:, 1:]
-        chosen = labels != -100
+        chosen = labels != -100  # [batch, length]
         wanted, scores = labels[chosen], logits[chosen].astype(np.float64)  # [tokens, vocabulary]
         top = scores.max(-1, keepdims=True)
         log_total = np.log(np.exp(scores - top).sum(-1)) + top[:, 0]
-        self.nll += float((log_total - scores[np.arange(len(wanted)), wanted]).sum())
-        self.count += len(wanted)
+        nll = np.zeros(chosen.shape)
+        nll[chosen] = log_total - scores[np.arange(len(wanted)), wanted]
+        self.nll[rows], self.tokens[rows] = nll.sum(1), chosen.sum(1)
 
     def result(self, task: str) -> Evaluation:
-        return Evaluation({"perplexity": perplexity(self.nll, self.count)}, None, None, self.count)
+        count = int(self.tokens.sum())
+        metrics = {"perplexity": perplexity(float(self.nll.sum()), count)}
+        return Evaluation(metrics, self.nll, self.tokens, count)
