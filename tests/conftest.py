@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 def workshop(tmp_path_factory):
     """A folder with `base` (4 layers), `data`, and `teacher` fine-tuned by the command line."""
     import tiny
-
     from compressor.cli import run
 
     folder = tmp_path_factory.mktemp("workshop")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from checkpoint import folders
 from checkpoint.folders import change_json, edit, get_json, put_json
 from compressor import __version__

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 import transformers
 
+import tiny
 from compressor.cli import run
 
 

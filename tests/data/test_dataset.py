@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from compressor.data.dataset import (
     open_dataset,
     overlap,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
+import tiny
 from compressor.data.encode import encode
 from compressor.data.rows import Row
 from compressor.data.tasks import TASKS

@@ -4,11 +4,11 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import tiny
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.errors import InputError
 from compressor.methods.transforms import dynamic, static

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
 from compressor.errors import DivergedError, InputError, Interrupted

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-import tiny
 
+import tiny
 from compressor.train.optimizer import build_optimizer, planned_learning_rate
 from compressor.train.options import TrainingOptions
 

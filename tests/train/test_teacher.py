@@ -1,9 +1,9 @@
 """The teacher is asked once per row."""
 
 import numpy as np
-import tiny
 import torch
 
+import tiny
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
 from compressor.methods.contract import model_inputs

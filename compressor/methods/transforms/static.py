@@ -26,6 +26,7 @@ from compressor.methods.transforms.dynamic import (
     HALF_RANGE,
     HIGHEST,
     LOWEST,
+    PORTABLE_HELP,
     SMALLEST_SCALE,
     linears_to_quantize,
     quantize_linears,
@@ -60,6 +61,7 @@ class Options:
     exclude: str = option(
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
+    portable: bool = option(True, PORTABLE_HELP)
 
 
 def activation_grid(low: float, high: float, *, symmetric: bool) -> Grid:
@@ -235,7 +237,7 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         name: activation_grid(low, high, symmetric=options.symmetric)
         for name, (low, high) in ranges.items()
     }
-    rows, error = quantize_linears(modules)
+    rows, error = quantize_linears(modules, portable=options.portable)
     attach(model, rows, grids, symmetric=options.symmetric)
     return {
         "linears_quantized": len(rows),

@@ -3,9 +3,9 @@
 import itertools
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.modifiers import gmp

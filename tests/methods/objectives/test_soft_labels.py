@@ -1,9 +1,9 @@
 """Hand values of the distillation sheet, and the cases to which the loss reduces."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import UsageError
 from compressor.methods.contract import Context, model_inputs
 from compressor.methods.objectives import soft_labels, task

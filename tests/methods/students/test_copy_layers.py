@@ -1,9 +1,9 @@
 """Which teacher layers a student starts from."""
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import InputError, UsageError
 from compressor.methods.students import copy_layers
 from compressor.model.load import Loaded

@@ -1,9 +1,9 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import InputError
 from compressor.methods.transforms.dynamic import (
     SMALLEST_SCALE,
@@ -71,7 +71,7 @@ def test_weight_error_is_relative():
     layer = torch.nn.Linear(3, 1)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[127.5, 1.25, 0.0]]))  # scale 1 -> 127, 1, 0
-    rows, error = quantize_linears({"layer": layer})
+    rows, error = quantize_linears({"layer": layer}, portable=False)
     assert rows["layer"][0].tolist() == [[127, 1, 0]]
     assert error == pytest.approx((0.5**2 + 0.25**2) / (127.5**2 + 1.25**2))
 
@@ -79,7 +79,7 @@ def test_weight_error_is_relative():
 def test_error_of_zero_weights_is_zero():
     layer = torch.nn.Linear(3, 2)
     torch.nn.init.zeros_(layer.weight)
-    assert quantize_linears({"layer": layer})[1] == 0.0
+    assert quantize_linears({"layer": layer}, portable=False)[1] == 0.0
 
 
 def test_facts_and_float_head():
@@ -157,3 +157,29 @@ def test_conv1d_families_are_refused():
     with pytest.raises(InputError, match="Conv1D") as refusal:
         apply(SimpleNamespace(model=model), None, Options())
     assert "export" in refusal.value.hint
+
+
+def test_portable_rows_cannot_overflow_sixteen_bits():
+    weight = torch.randn(64, 33, generator=torch.Generator().manual_seed(0))
+    weight[0, :2] = 3.0  # two equal neighbours at the top of the range: the worst case
+    plain, plain_scale = quantize_rows(weight)
+    values, scale = quantize_rows(weight, portable=True)
+
+    def worst(rows):
+        pairs = torch.nn.functional.pad(rows.int(), (0, 1)).unflatten(1, (-1, 2))
+        return max((255 * signed.clamp(min=0).sum(-1)).max().item() for signed in (pairs, -pairs))
+
+    assert worst(plain) > 32_767
+    assert worst(values) <= 32_767
+    assert (scale >= plain_scale).all()
+    assert ((weight - values * scale).abs() <= scale / 2 + 1e-6).all()
+
+
+def test_portable_changes_nothing_where_no_pair_is_large():
+    weight = torch.zeros(3, 8)
+    weight[:, 0] = torch.tensor([1.0, -2.0, 0.5])
+    weight[:, 1] = -weight[:, 0]  # of opposite signs: their products never add up
+    weight[:, 2] = 0.1
+    plain, portable = quantize_rows(weight), quantize_rows(weight, portable=True)
+    assert torch.equal(plain[0], portable[0])
+    assert torch.equal(plain[1], portable[1])

@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 import transformers
 
+import tiny
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import layer_drop
 from compressor.model.save import probe_inputs

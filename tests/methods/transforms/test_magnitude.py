@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import magnitude
 from compressor.model.layers import encoder_linears

@@ -1,9 +1,9 @@
 from types import SimpleNamespace
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from compressor.errors import InputError
 from compressor.methods.transforms.static import (
     Options,
