@@ -75,11 +75,7 @@ def run(
     first = _baseline(baseline, opened, shared)
     checkpoints = list({c.path.resolve(): c for c in (first, *opened)}.values())
     dataset = _dataset(data, checkpoints)
-    if dataset is None and (gates.max_drop is not None or gates.min_retention is not None):
-        raise InputError(
-            "--max-drop and --min-retention judge accuracy, and there are no rows to measure it on",
-            hint="add --data DATA",
-        )
+    _refuse_unjudgeable(gates, checkpoints, dataset)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
     fingerprint = _fingerprint(checkpoints, dataset, measure, shared)
@@ -96,6 +92,27 @@ def run(
         report["gates"] = judging.check(report, gates) if gates.active() else []
         publish_report(report, target, force=shared.force)
     return None
+
+
+def _refuse_unjudgeable(
+    gates: judging.Gates, checkpoints: list[Checkpoint], dataset: Dataset | None
+) -> None:
+    """Refuse gates that no measurement could answer, before any is made.
+
+    Raises:
+        InputError: there is nothing besides the baseline, or no rows to measure accuracy on.
+    """
+    active = gates.active()
+    if active and len(checkpoints) == 1:
+        raise InputError(
+            f"{checkpoints[0].name} is its own baseline, so the gates have nothing to judge",
+            hint="name a candidate, or another --baseline",
+        )
+    if dataset is None and {"max_drop", "min_retention"} & set(active):
+        raise InputError(
+            "--max-drop and --min-retention judge accuracy, and there are no rows to measure it on",
+            hint="add --data DATA",
+        )
 
 
 def parse_shapes(text: str) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@
       - benchmark: {models: [student, exported], baseline: teacher, output: report}
 
 Keys are flags without their dashes; the verb's positional arguments go by their names. Every step
-runs with `--reuse`, so a finished one is skipped. Folders are written below `--output`.
+runs with `--reuse`, so a finished one is skipped, and an interrupted training with `--resume`.
+Folders are written below `--output`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import typer
 
 from compressor import console
 from compressor.commands.recipe import Recipe, find_recipe, read_recipe
+from compressor.commands.signature import known_flags
 from compressor.errors import CompressorError, InputError
 
 
@@ -39,6 +41,9 @@ def run(
     ] = [],  # noqa: B006 - typer copies it
     print_: Annotated[
         bool, typer.Option("--print", help="print the shell commands and do nothing")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace the outputs of steps that changed")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="print errors only")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="print tracebacks")] = False,
@@ -57,7 +62,7 @@ def run(
         return
     folder = Path(output or path.stem)
     folder.mkdir(parents=True, exist_ok=True)
-    _run_steps(loaded, folder)
+    _run_steps(loaded, folder, force=force)
     if json:
         console.result_json({"output": str(folder)})
     else:
@@ -76,7 +81,7 @@ def as_shell(recipe: Recipe) -> str:
     return "\n".join(shlex.join(["compressor", *words]) for words in recipe.commands)
 
 
-def _run_steps(recipe: Recipe, folder: Path) -> None:
+def _run_steps(recipe: Recipe, folder: Path, *, force: bool) -> None:
     """Run every step inside `folder`; its stdout goes to stderr, ours is the folder's line.
 
     Raises:
@@ -91,9 +96,16 @@ def _run_steps(recipe: Recipe, folder: Path) -> None:
             console.note(f"[{number}/{len(recipe.commands)}] {shlex.join(words)}")
             with redirect_stdout(sys.stderr):
                 try:
-                    dispatch([*words, "--reuse"])
+                    dispatch([*words, *_going_on(words, force=force)])
                 except CompressorError as problem:
                     problem.where = problem.where or f"step {number} of {recipe.path.name}"
                     raise
     finally:
         os.chdir(before)
+
+
+def _going_on(words: list[str], *, force: bool) -> list[str]:
+    """The flags that make a second run of a recipe go on where the first one ended."""
+    flags = ["--reuse", *(["--force"] if force else [])]
+    trains = "--resume" in known_flags(words[0], words[1:])
+    return [*flags, "--resume"] if trains and not force else flags

@@ -91,6 +91,7 @@ class _Loop:
         self.best: dict[str, torch.Tensor] = {}
         self.epoch, self.plan = -1, []
         self.finishing = False
+        self.kept_step = 0
         self.rows_seen = 0
 
     # The story ---------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class _Loop:
         metrics = self._finish()
         return Trained(
             metrics=metrics,
-            best_step=int(self.position.best.get("step", self.position.step)),
+            best_step=self.kept_step,
             steps=self.total,
             history=self.position.history,
             examples_per_second=self.rows_seen / max(spent - evaluating, 1e-9),
@@ -139,13 +140,12 @@ class _Loop:
         best = self.position.best
         if self.options.keep == "best" and self.best and best["step"] < self.total:
             load_weights(self.bare, self.best)
+            kept = best
+        else:  # the evaluation just made, if there was one
+            kept = self.position.history[-1] if self.run.evaluate is not None else {}
         self.bare.eval()
-        kept = best if self.options.keep == "best" else self._last_metrics()
+        self.kept_step = int(kept.get("step", self.total))
         return {name: value for name, value in kept.items() if name != "step"}
-
-    def _last_metrics(self) -> Metrics:
-        scored = [entry for entry in self.position.history if "loss" not in entry]
-        return dict(scored[-1]) if scored else {}
 
     # One step ----------------------------------------------------------------------------
 

@@ -1,0 +1,163 @@
+"""`benchmark` and `export` by the command line: lineage, gates in both directions, honesty."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tiny
+from compressor.cli import run
+from compressor.commands.benchmark import parse_shapes
+from compressor.measure.schema import validate_report
+
+QUICK = ["--shapes", "1x8,2x16", "--rounds", "3"]
+
+
+def go(*words):
+    return run([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def exported(workshop):
+    """The teacher as int8 and as ONNX, beside it."""
+    for name in ("int8", "onnx"):
+        if (workshop / name).exists():
+            continue
+        source, verb = ("teacher", "quantize") if name == "int8" else ("int8", "export")
+        assert go(verb, workshop / source, "-o", workshop / name) == 0
+    return workshop
+
+
+@pytest.fixture
+def here(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return exported
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_the_baseline_is_found_through_the_lineage_and_the_schema_holds(here, tmp_path, capsys):
+    assert go("benchmark", here / "onnx", "--data", here / "data", *QUICK, "-o", "report") == 0
+    captured = capsys.readouterr()
+    assert captured.out == "report\n"
+    report = report_of(tmp_path / "report")
+    validate_report(report)
+    assert report["baseline"] == "teacher"
+    teacher, onnx = report["models"]
+    assert (teacher["runtime"], onnx["runtime"]) == ("torch", "onnxruntime")
+    assert onnx["compression_ratio"]["weights"] > 1.5
+    assert {(row["batch"], row["length"]) for row in onnx["latency"]} == {(1, 8), (2, 16)}
+    ratio, kept = onnx["compression_ratio"]["disk"], onnx["retention"]
+    assert onnx["compression_to_accuracy"] == pytest.approx(ratio * kept)
+    assert teacher["accuracy"]["low"] <= teacher["accuracy"]["value"] <= teacher["accuracy"]["high"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "onnx" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_without_data_size_and_latency_are_measured(here, tmp_path):
+    assert go("benchmark", here / "teacher", here / "onnx", *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    assert report["task"] is None
+    assert all(model["accuracy"] is None and model["latency"] for model in report["models"])
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"),
+    [
+        (("--max-drop", 50), 0),
+        (("--min-retention", 0.5), 0),
+        (("--min-compression", 0.1), 0),
+        (("--max-latency-ms", 100_000), 0),
+        (("--min-speedup", 0.0001), 0),
+        (("--min-retention", 1.5), 4),
+        (("--min-compression", 1000), 4),
+        (("--max-latency-ms", 0.0001), 4),
+        (("--min-speedup", 1e6), 4),
+    ],
+)
+def test_gates_pass_and_refuse(here, tmp_path, capsys, gate, code):
+    words = ["benchmark", here / "onnx", "--data", here / "data", *QUICK, "-o", "report", *gate]
+    assert go(*words) == code
+    captured = capsys.readouterr()
+    if code:
+        assert gate[0] in captured.err
+        assert captured.out == ""
+        assert not (tmp_path / "report").exists()
+        assert report_of(tmp_path / "report.refused")["gates"][0]["passed"] is False
+    else:
+        assert report_of(tmp_path / "report")["gates"][0]["passed"] is True
+
+
+def test_accuracy_gates_need_rows_and_say_so_at_once(here, capsys):
+    assert go("benchmark", here / "onnx", "--max-drop", 1, "-o", "report") == 3
+    assert "--data" in capsys.readouterr().err
+
+
+def test_models_of_other_classes_are_not_compared(here, tmp_path, capsys):
+    tiny.checkpoint(tmp_path / "other", labels=("positive", "negative"))
+    words = ["benchmark", here / "teacher", "other", "--baseline", here / "teacher"]
+    assert go(*words, "--data", here / "data", "-o", "report") == 3
+    assert "negative, positive" in capsys.readouterr().err
+
+
+def test_the_accuracy_of_the_graph_is_that_of_the_checkpoint(here, tmp_path):
+    words = [here / "int8", here / "onnx", "--data", here / "data", *QUICK, "-o", "report"]
+    assert go("benchmark", *words) == 0
+    scores = [model["accuracy"]["value"] for model in report_of(tmp_path / "report")["models"]]
+    assert scores[1] == pytest.approx(scores[2], abs=0.05)
+
+
+def test_the_graph_holds_the_checkpoints_own_integers(here):
+    import onnx
+    from onnx import numpy_helper
+
+    from compressor.model.integers import read_integers
+
+    graph = onnx.load(here / "onnx" / "model.onnx").graph
+    stored = [numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    blocks = [
+        array.astype(np.int16) - (128 if array.dtype == np.uint8 else 0)
+        for array in stored
+        if array.dtype in (np.int8, np.uint8) and array.ndim == 2
+    ]
+    columns = {column.tobytes() for block in blocks for column in np.ascontiguousarray(block.T)}
+    layers = read_integers(here / "int8")
+    assert layers
+    for name, layer in layers.items():
+        for row in layer.values.astype(np.int16):
+            assert row.tobytes() in columns, name
+
+
+def test_a_failed_parity_exits_4_and_leaves_the_numbers(here, tmp_path, capsys):
+    assert go("export", here / "int8", "--tolerance", 1e-9, "-o", "strict") == 4
+    captured = capsys.readouterr()
+    assert "parity" in captured.err
+    assert captured.out == ""
+    assert not (tmp_path / "strict").exists()
+    assert report_of(tmp_path / "strict.refused")["kind"] == "gate"
+
+
+def test_what_cannot_be_exported_twice_or_quantized_again(here, capsys):
+    assert go("export", here / "onnx", "-o", "x") == 3
+    assert go("quantize", here / "int8", "-o", "x") == 3
+    assert "teacher" in capsys.readouterr().err
+    assert go("export", here / "int8", "--weights", "fp32", "-o", "x") == 3
+
+
+def test_shapes():
+    assert parse_shapes("1x32, 8x64") == [(1, 32), (8, 64)]
+
+
+def test_inspect_shows_bits_zeros_and_lineage(here, capsys):
+    assert go("inspect", here / "onnx", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["runtime"] == "onnxruntime"
+    assert [step["verb"] for step in found["lineage"]] == ["finetune", "quantize", "export"]
+    assert all(8 in row["bits"] for row in found["layers"] if row["part"] != "outside the layers")
+    assert go("inspect", here / "int8") == 0
+    shown = capsys.readouterr().out
+    assert "negative, positive" in shown
+    assert "compressor quantize teacher" in shown
