@@ -1,40 +1,40 @@
 """The command line, and the one place where an error becomes an exit code.
 
 Exit codes: 0 done; 1 a bug of ours; 2 usage; 3 input refused; 4 a gate refused; 5 training
-diverged; 6 the machine; 130/143 stopped by a signal, state saved. Nothing here imports torch.
+diverged; 6 the machine; 130/143 stopped by a signal, state saved; 141 nobody reads our stdout any
+more. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
-from compressor import __version__, console
-from compressor.errors import CompressorError, MachineError, UsageError
+from compressor import console
+from compressor.commands.dispatch import VERBS, dispatch
+from compressor.errors import CompressorError, Interrupted, MachineError
 
-VERBS = {
-    "finetune": "Train a checkpoint on a task.",
-    "distill": "Train a smaller student to answer like its teacher.",
-    "prune": "Remove weights or layers from a checkpoint.",
-    "quantize": "Store a checkpoint's weights as int8.",
-    "export": "Make an ONNX folder that ONNX Runtime runs fast, int8 by default.",
-    "benchmark": "Measure accuracy, size and latency against a baseline, with gates.",
-    "inspect": "Show what a checkpoint is made of, without loading it.",
-    "methods": "List the methods, or show one with its options.",
-    "run": "Run a recipe: the same verbs in order, finished steps skipped.",
-}
-EPILOG = (
-    "Exit codes: 0 done, 1 bug, 2 usage, 3 input refused, 4 gate refused, 5 training diverged, "
-    "6 machine, 130/143 interrupted."
-)
+__all__ = ["VERBS", "dispatch", "main", "run"]
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which like Ctrl-C unwinds the work so that nothing half-made stays."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    # Threads of a matrix product that wait for each other spin, and on a core that another program
+    # wants they spin against the very thread they wait for: one busy core made a training step
+    # five times longer, and with a short spin nothing (tests/benchmarks/busy_core.py).
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -45,12 +45,30 @@ def run(words: list[str]) -> int:
     console.settings.debug = "--debug" in words
     console.settings.json = "--json" in words
     try:
-        dispatch(words)
+        with _unwinding_on_sigterm():
+            dispatch(words)
     except BaseException as problem:
         return _exit_code(problem)
     finally:
         console.settings.quiet, console.settings.debug, console.settings.json = before
     return 0
+
+
+@contextmanager
+def _unwinding_on_sigterm() -> Iterator[None]:
+    """SIGTERM raises in the main thread, where signals are delivered."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _exit_code(problem: BaseException) -> int:
@@ -61,9 +79,6 @@ def _exit_code(problem: BaseException) -> int:
         # The reader of our stdout has left: nothing to say to it, and nothing at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    if isinstance(problem, KeyboardInterrupt):
-        console.note("stopped")
-        return 130
     known = _in_words(problem)
     if known is None:
         return _bug(problem)
@@ -77,6 +92,13 @@ def _in_words(problem: BaseException) -> CompressorError | None:
     """The failure as one of ours; None for what nobody foresaw."""
     if isinstance(problem, CompressorError):
         return problem
+    if isinstance(problem, KeyboardInterrupt):
+        number = signal.SIGTERM if isinstance(problem, _Terminated) else signal.SIGINT
+        return Interrupted(
+            f"stopped by {number.name}",
+            signal_number=number,
+            hint="the same command again; with --resume a training goes on where it was",
+        )
     hint = "a smaller --batch-size or a shorter --max-length"
     if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
         return MachineError(f"out of memory: {problem}".rstrip(": "), hint=hint)
@@ -86,66 +108,6 @@ def _in_words(problem: BaseException) -> CompressorError | None:
     if isinstance(problem, OSError):
         return MachineError(str(problem))
     return None
-
-
-def dispatch(words: list[str]) -> None:
-    """Parse the words and run their verb.
-
-    Raises:
-        CompressorError: the command failed in a way that can be explained.
-    """
-    import typer
-
-    from compressor.commands.signature import command_for
-
-    if words[:1] == ["--version"]:
-        console.result(f"compressor {__version__}")
-        return
-    verb = words[0] if words and words[0] in VERBS else ""
-    app = typer.Typer(
-        help="Make Transformer checkpoints small and fast, and prove what it cost.",
-        epilog=EPILOG,
-        add_completion=False,
-        rich_markup_mode=None,
-        no_args_is_help=True,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_top_level)
-    for name, summary in VERBS.items():
-        command = command_for(name, words[1:]) if name == verb else _placeholder
-        app.command(name, help=summary if name != verb else command.__doc__)(command)
-    try:
-        code = app(words, standalone_mode=False, prog_name="compressor")
-    except typer.TyperException as problem:
-        raise _usage(problem, verb, words) from None
-    except typer.Abort:
-        raise KeyboardInterrupt from None
-    if isinstance(code, int) and code:
-        raise UsageError("see compressor --help")
-
-
-def _top_level(
-    version: Annotated[bool, "the version"] = False,
-) -> None:
-    """Only here so that `--version` shows in the help; `dispatch` answers it."""
-
-
-def _placeholder() -> None:
-    """A verb that this command line does not name."""
-
-
-def _usage(problem: Exception, verb: str, words: Sequence[str]) -> UsageError:
-    """A parser's complaint in our words, naming the method that an alien option belongs to."""
-    from compressor.commands.slots import owners_of
-
-    message = problem.format_message()
-    hint = f"compressor {verb} --help" if verb else "compressor --help"
-    option = getattr(problem, "option_name", "")
-    owners = owners_of(option) if option else []
-    if owners:
-        message = f"{option} is an option of {', '.join(owners)}, which this command does not use"
-        hint = f"compressor methods {owners[0]}"
-    return UsageError(message, hint=hint)
 
 
 def _bug(problem: BaseException) -> int:

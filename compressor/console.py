@@ -130,7 +130,11 @@ def table(
     stressed = set(bold_rows)
     for index, row in enumerate(rows):
         drawn.add_row(*row, style="bold" if index in stressed else None)
-    _console(stream).print(drawn)
+    screen = _console(stream)
+    # Written by us: the library has its own idea of what to do when the reader has left.
+    with screen.capture() as text:
+        screen.print(drawn)
+    stream.write(text.get())
     stream.flush()
 
 
@@ -175,7 +179,9 @@ class Progress:
         self.done = self._first = done
         self._facts = ""
         self._started = self._spoke = 0.0
-        self._live = not settings.quiet and not settings.json and wants_colour(sys.stderr)
+        talks = not settings.quiet and not settings.json
+        # FORCE_COLOR colours a log; a bar that redraws itself would only fill it.
+        self._live = talks and sys.stderr.isatty() and wants_colour(sys.stderr)
 
     def __enter__(self) -> Progress:
         self._started = self._spoke = time.monotonic()

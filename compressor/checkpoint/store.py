@@ -107,7 +107,7 @@ def locked(target: Path) -> Iterator[None]:
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
-        _clear_leftovers(target)
+        clear_leftovers(target)
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -139,7 +139,8 @@ def _acquire(path: Path, target: Path) -> int:
         os.close(descriptor)
 
 
-def _clear_leftovers(target: Path) -> None:
+def clear_leftovers(target: Path) -> None:
+    """Remove, and name, what killed runs left beside `target`; the caller holds the target."""
     for old in _dead(target, "old"):
         if target.exists():
             shutil.rmtree(old)

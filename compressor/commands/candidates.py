@@ -12,6 +12,7 @@ import numpy as np
 
 from compressor.checkpoint.facts import sizes
 from compressor.data.tasks import TASKS
+from compressor.model.devices import refuse_absent_gpu
 from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
 
     from compressor.model.load import load, longest_input, silenced
 
+    refuse_absent_gpu(device)
     torch.set_num_threads(threads)
     where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     loaded = load(checkpoint, task_of(checkpoint))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from compressor.checkpoint.folder import refuse_quantized
+from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods
@@ -17,6 +17,9 @@ from compressor.commands.training import (
     train_model,
     training_record,
 )
+from compressor.data.dataset import Dataset
+from compressor.errors import InputError
+from compressor.model.tasks import labels_of
 from compressor.train.options import TrainingOptions
 
 SLOTS = (OBJECTIVE, MODIFIERS)
@@ -45,7 +48,7 @@ def run(
         models["teacher"] = open_model(teacher, shared)
     for checkpoint in models.values():
         refuse_quantized(checkpoint, "finetune")
-    dataset = data_for_training(data)
+    dataset = data_in_the_heads_order(data, models["model"])
     job = Job(
         verb="finetune",
         words=words,
@@ -81,3 +84,19 @@ def run(
             teacher=load(models["teacher"], dataset.task.name) if teacher else None,
         )
         publish_trained(job, loaded, trained, dataset, must_learn=must_learn)
+
+
+def data_in_the_heads_order(data: DataOptions, checkpoint: Checkpoint) -> Dataset:
+    """The rows, with classes in the order of the checkpoint's head if it has these classes.
+
+    Raises:
+        InputError: the rows are broken.
+    """
+    known = labels_of(checkpoint)
+    if known:
+        try:
+            return data_for_training(data, model_labels=known)
+        except InputError:
+            # Either other classes, which get a head of their own, or rows that are refused below.
+            pass
+    return data_for_training(data)

@@ -7,6 +7,7 @@ folder once with its lineage and print its path.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shlex
 import sys
@@ -25,6 +26,9 @@ from compressor.checkpoint.store import check_target, locked, write_json, writin
 from compressor.commands.options import Shared
 from compressor.data.dataset import Dataset
 from compressor.errors import InputError, UsageError
+from compressor.model.devices import refuse_absent_gpu
+
+_LONGEST_PATHS = 1_000_000  # bytes; whatever is longer is no path, and may never end
 
 
 def path_from_stdin() -> str:
@@ -36,7 +40,7 @@ def path_from_stdin() -> str:
     """
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("- reads the checkpoint's path from stdin, which is a terminal")
-    text = sys.stdin.read().strip()
+    text = os.fsdecode(sys.stdin.buffer.read(_LONGEST_PATHS)).strip()
     if not text:
         raise InputError("the stage before this one produced no checkpoint", where="stdin")
     if text.startswith("{"):
@@ -168,8 +172,14 @@ class Job:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Hold the target's lock while working."""
+        """Hold the target's lock while working.
+
+        Raises:
+            InputError: another run is writing the target.
+            MachineError: the device that was asked for is not there.
+        """
         with locked(self.target) if console.is_main_process() else nullcontext():
+            refuse_absent_gpu(self.shared.device)
             yield
 
     def publish(
@@ -205,8 +215,14 @@ class Job:
         }
 
 
+# How a run went on, what it replaced and how it spoke: none of it changes a byte of the result.
+_NOT_RECORDED = ("--resume", "--reuse", "--force", "--json", "--quiet", "--debug")
+
+
 def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
     """A command with bare folder names, so that it reads the same on every machine.
+
+    Flags that do not decide the result are left out: a resumed run records what a whole one does.
 
     Args:
         words: the command line, verb first.
@@ -214,6 +230,8 @@ def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
     """
     shown = ["compressor"]
     for word in words:
+        if word in _NOT_RECORDED:
+            continue
         if word == "-":
             shown.append(stdin)
         elif word.startswith(("/", "./", "../", "~")) or ("/" in word and Path(word).exists()):

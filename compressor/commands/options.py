@@ -56,6 +56,7 @@ class DataOptions:
     )
     text_columns: str = option("", "the text column, or two separated by a comma")
     label_column: str = option("", "the column of labels or scores")
+    no_overlap: bool = option(False, "refuse validation rows that stand in the training rows too")
 
 
 def parameters_of(options: type[Any]) -> list[inspect.Parameter]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.commands.dispatch import VERBS
 from compressor.errors import InputError, UsageError
 
 # In a checkout the recipes lie beside the package, in a wheel inside it.
@@ -112,8 +113,6 @@ def _load(path: Path) -> tuple[dict[str, Any], list[int]]:
 
 def _words(verb: str, flags: Any, variables: Mapping[str, Any], where: str) -> list[str]:
     """One step as the words of a command line."""
-    from compressor.cli import VERBS
-
     if verb not in VERBS:
         near = difflib.get_close_matches(str(verb), VERBS, n=1)
         raise InputError(

@@ -23,6 +23,7 @@ from typing import Annotated
 import typer
 
 from compressor import console
+from compressor.commands.dispatch import dispatch
 from compressor.commands.recipe import Recipe, find_recipe, read_recipe
 from compressor.commands.signature import known_flags
 from compressor.errors import CompressorError, InputError
@@ -87,8 +88,6 @@ def _run_steps(recipe: Recipe, folder: Path, *, force: bool) -> None:
     Raises:
         CompressorError: the step's own failure, with its number.
     """
-    from compressor.cli import dispatch
-
     before = Path.cwd()
     os.chdir(folder)
     try:

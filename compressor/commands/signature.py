@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from compressor.commands.options import parameters_of, rebuild
@@ -18,8 +19,10 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 GIVEN = ("words", "methods")
 
 
-def command_for(verb: str, words: Sequence[str]) -> Callable[..., None]:
+def command_for(verb: str, words: Sequence[str]) -> Callable[..., Callable[[], None]]:
     """The function that Typer turns into the command `verb` for these words.
+
+    It checks the options and returns the verb's call, which `dispatch` then makes.
 
     Args:
         verb: name of a file in `compressor/commands/`.
@@ -49,7 +52,7 @@ def command_for(verb: str, words: Sequence[str]) -> Callable[..., None]:
         taken = {parameter.name for parameter in flags}
         flags += [made for made in parameters_of(options) if made.name not in taken]
 
-    def command(**values: Any) -> None:
+    def command(**values: Any) -> Callable[[], None]:
         given: dict[str, Any] = {
             name: value for name, value in values.items() if name in own and name not in groups
         }
@@ -63,7 +66,7 @@ def command_for(verb: str, words: Sequence[str]) -> Callable[..., None]:
             }
             typed = {slot.name: values[f"slot_{slot.name}"] for slot in slots}
             given["methods"] = Methods(picked, typed)
-        module.run(**given)
+        return partial(module.run, **given)
 
     command.__signature__ = inspect.Signature(flags)
     command.__doc__ = module.run.__doc__

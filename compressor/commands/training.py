@@ -57,10 +57,11 @@ def data_for_training(data: DataOptions, model_labels: tuple[str, ...] | None = 
     if dataset.has("validation"):
         count, lines = overlap(dataset, "train", "validation")
         if count:
-            console.warn(
-                f"{count} validation rows stand in the training rows too "
-                f"(lines {', '.join(map(str, lines))} ...)"
-            )
+            shown = ", ".join(map(str, lines)) + (" ..." if count > len(lines) else "")
+            text = f"{count} validation rows stand in the training rows too (lines {shown})"
+            if data.no_overlap:
+                raise InputError(text, where="--no-overlap")
+            console.warn(text)
     return dataset
 
 
@@ -107,6 +108,7 @@ def feeds_of(
             dataset.task,
             max_length=length,
             folder=folder / f"rows-{split}",
+            on_long=training.on_long,
         )
         return Feed(encoded, loaded.tokenizer, dataset.task, training.batch_size, seed)
 

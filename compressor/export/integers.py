@@ -241,7 +241,7 @@ class Rewriter:
         return self._add(node, "MatMul", [self._rounded[source, grid], matrix])
 
     def _weight(self, name: str, array: np.ndarray) -> ir.Value:
-        return add_initializer(self.graph, name, ir.tensor(np.ascontiguousarray(array)))
+        return add_initializer(self.graph, name, ir.tensor(np.asarray(array, order="C")))
 
     @staticmethod
     def _add(before: ir.Node, kind: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:

@@ -23,7 +23,12 @@ from compressor.model.integers import (
     read_integers,
 )
 from compressor.model.load import load, silenced
-from compressor.model.save import SHARD_SIZE, largest_difference, probe_inputs
+from compressor.model.save import (
+    LARGEST_DIFFERENCE,
+    SHARD_SIZE,
+    largest_difference,
+    probe_inputs,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +38,6 @@ if TYPE_CHECKING:
     from compressor.checkpoint.folder import Checkpoint
     from compressor.model.load import Loaded
 
-LARGEST_DIFFERENCE = 1e-5
 OUTSIDE_LAYERS = r"re:^(?!.*\.\d+\.)"
 Rows = tuple["torch.Tensor", "torch.Tensor"]
 

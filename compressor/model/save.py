@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 SHARD_SIZE = "5GB"
+LARGEST_DIFFERENCE = 1e-5
 
 
 def save_model(loaded: Loaded, folder: Path) -> None:
@@ -40,7 +41,8 @@ def save_model(loaded: Loaded, folder: Path) -> None:
     )
     inputs = probe_inputs(model)
     difference = largest_difference(model, reloaded, inputs)
-    if difference != 0:
+    # The same weights give the same outputs up to the order of sums, which alignment may change.
+    if not difference <= (LARGEST_DIFFERENCE if stored == torch.float32 else 1e-2):
         raise InputError(
             f"the saved model differs from the one in memory by up to {difference:.2e} in its "
             "outputs, so its config does not describe it; nothing was written",

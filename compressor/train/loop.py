@@ -41,12 +41,10 @@ def train(run: Run) -> Trained:
     with StopRequest() as stop:
         loop = _Loop(run, stop)
         try:
-            return loop.run_all()
-        except Interrupted as stopped:
-            loop.save()
-            stopped.hint = "the same command with --resume goes on from here"
-            raise
-        except DivergedError:
+            trained = loop.run_all()
+            stop.check()
+            return trained
+        except (Interrupted, DivergedError):
             loop.save()
             raise
 
@@ -97,11 +95,9 @@ class _Loop:
     # The story ---------------------------------------------------------------------------
 
     def run_all(self) -> Trained:
-        started = time.monotonic()
-        evaluating = 0.0
+        started, evaluating = time.monotonic(), 0.0
         self._take_up()
-        label = "training"
-        with console.Progress(label, self.total, done=self.position.step) as progress:
+        with console.Progress("training", self.total, done=self.position.step) as progress:
             if not self.position.evaluated:
                 self._evaluate()
             while self.position.step < self.total:
@@ -133,6 +129,7 @@ class _Loop:
         return self.position.step % every == 0 and self.position.step < self.total
 
     def _finish(self) -> Metrics:
+        self.save()  # whatever stops the run from now on costs only what comes from now on
         self.finishing = True
         for modifier in self.modifiers:
             _call(modifier, "on_finish")
@@ -160,12 +157,14 @@ class _Loop:
             group["lr"] = rate
         parts: dict[str, float] = {}
 
+        stepper = next((m for m in self.modifiers if hasattr(m, "step")), None)
+
         def closure() -> float:
             parts.clear()
-            parts.update(self._forward_backward(step))
+            # A stepper may have moved the weights for a moment: no state may be saved then.
+            parts.update(self._forward_backward(step, may_stop=stepper is None))
             return parts["loss"]
 
-        stepper = next((m for m in self.modifiers if hasattr(m, "step")), None)
         if stepper is None:
             closure()
             self._check_finite(step, parts)
@@ -177,7 +176,7 @@ class _Loop:
             _call(modifier, "after_step", step)
         return parts
 
-    def _forward_backward(self, step: int) -> dict[str, float]:
+    def _forward_backward(self, step: int, *, may_stop: bool) -> dict[str, float]:
         """Gradients of one step's batches, clipped; the mean loss and its parts."""
         import torch
 
@@ -186,7 +185,8 @@ class _Loop:
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         for micro in range(accumulate):
-            self.stop.check()
+            if may_stop:
+                self.stop.check()
             batch = self._batch(step, micro)
             last = micro == accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.model):

@@ -25,6 +25,9 @@ class TrainingOptions:
     weight_decay: float = option(0.01, "decoupled weight decay of matrices", low=0.0)
     clip: float = option(1.0, "largest norm of the gradient; 0 for no limit", low=0.0)
     max_length: int = option(128, "longest input in tokens", low=4)
+    on_long: str = option(
+        "truncate", "what to do with longer inputs", choices=("truncate", "error")
+    )
     precision: str = option(
         "auto",
         "number format of the forward pass; auto takes bf16 where the processor gains from it",

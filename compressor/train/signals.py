@@ -32,7 +32,11 @@ class StopRequest:
         """Raise `Interrupted` when a signal has come."""
         if self.received:
             name = signal.Signals(self.received).name
-            raise Interrupted(f"stopped by {name}", signal_number=self.received)
+            raise Interrupted(
+                f"stopped by {name}",
+                signal_number=self.received,
+                hint="the same command with --resume goes on from here",
+            )
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():

@@ -8,13 +8,16 @@ only on seed and step, so no generator state is kept.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.checkpoint.store import write_json, writing
+from compressor.checkpoint.reading import read_object
+from compressor.checkpoint.store import clear_leftovers, write_json, writing
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class StateFolder:
             InputError: there is an unfinished run and neither `resume` nor `force`, or it is
                 bound to other data, options, seed, teacher or versions.
         """
+        clear_leftovers(self.path)
         record = self.path / "run.json"
         if record.exists() and not resume and not force:
             raise InputError(
@@ -66,23 +70,19 @@ class StateFolder:
                 hint="--resume to go on with it, --force to start over",
             )
         if record.exists() and resume:
-            earlier = json.loads(record.read_text())
-            changed = [
-                f"{key}: {earlier.get(key)} -> {self.bound_to.get(key)}"
-                for key in sorted({*earlier, *self.bound_to})
-                if earlier.get(key) != self.bound_to.get(key)
-            ]
+            changed = list(_changes(read_object(record), self.bound_to))
             if changed:
                 raise InputError(
                     "cannot resume, the unfinished run differs in " + "; ".join(changed),
                     hint="repeat its options, or --force to start over",
                     where=str(self.path),
                 )
+            for step in self.path.glob(".step-*"):  # what a killed run was writing
+                shutil.rmtree(step)
             return
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.path.mkdir(parents=True)
-        write_json(record, self.bound_to)
+        self.remove()
+        with writing(self.path) as folder:
+            write_json(folder / "run.json", self.bound_to)
 
     def steps(self) -> list[int]:
         """The steps that have a whole state, ascending."""
@@ -99,8 +99,8 @@ class StateFolder:
         from safetensors.torch import save_file
 
         target = self.path / f"step-{position.step}"
-        if target.exists():  # saved again because a signal came in its evaluation
-            shutil.rmtree(target)
+        if target.exists():  # the same weights; at most an evaluation will be made again
+            return
         with writing(target) as folder:
             write_json(folder / "position.json", asdict(position))
             for name, group in tensors.items():
@@ -109,7 +109,7 @@ class StateFolder:
                     folder / f"{name}.safetensors",
                 )
         for old in self.steps()[:-2]:
-            shutil.rmtree(self.path / f"step-{old}")
+            _remove(self.path / f"step-{old}")
 
     def load(self) -> tuple[Position, dict[str, Tensors]] | None:
         """The newest state, or None before the first."""
@@ -126,7 +126,25 @@ class StateFolder:
 
     def remove(self) -> None:
         """Forget the run, once its result stands."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path.exists():
+            _remove(self.path)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder under another name, so that none with this name is ever half there."""
+    doomed = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _changes(earlier: Any, now: Any, key: str = "") -> Iterator[str]:
+    """What differs between two records, one entry for each key at the bottom: `key: old -> new`."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        for name in sorted({*earlier, *now}):
+            inner = f"{key}.{name}" if key else name
+            yield from _changes(earlier.get(name), now.get(name), inner)
+    elif earlier != now:
+        yield f"{key}: {earlier} -> {now}"
 
 
 def weights_of(module: torch.nn.Module) -> Tensors:

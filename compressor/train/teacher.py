@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,4 +73,6 @@ def _fill(model: torch.nn.Module, feed: Feed, cache_file: Path, check: Callable[
     partial = cache_file.with_suffix(".partial")
     with partial.open("wb") as stream:
         np.save(stream, found)
+        stream.flush()
+        os.fsync(stream.fileno())
     partial.replace(cache_file)

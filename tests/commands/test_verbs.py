@@ -221,3 +221,31 @@ def test_divergence_exits_5_and_leaves_no_output(here, capsys):
     assert "--lr" in capsys.readouterr().err
     assert not (here / "wild").exists()
     assert (here / "wild.state").is_dir()
+
+
+def test_training_on_keeps_the_heads_order_and_other_classes_get_a_head_of_their_own(here):
+    rows = [{"text": "great film", "label": "positive"}, {"text": "bad film", "label": "negative"}]
+    (here / "two.jsonl").write_text("\n".join(json.dumps(row) for row in rows * 8))
+    tiny.checkpoint(here / "reversed", labels=("positive", "negative"))
+    words = ["--epochs", 1, "--lr", 1e-4]
+    assert go("finetune", "reversed", "--data", "two.jsonl", *words, "-o", "same") == 0
+    config = json.loads((here / "same" / "config.json").read_text())
+    assert list(config["id2label"].values()) == ["positive", "negative"]
+    colours = [{"text": "great", "label": name} for name in ("red", "green", "blue")]
+    (here / "three.jsonl").write_text("\n".join(json.dumps(row) for row in colours * 8))
+    assert go("finetune", "reversed", "--data", "three.jsonl", *words, "-o", "other") == 0
+    config = json.loads((here / "other" / "config.json").read_text())
+    assert sorted(config["id2label"].values()) == ["blue", "green", "red"]
+
+
+def test_overlapping_and_overlong_rows_can_be_refused(here, capsys):
+    (here / "twice").mkdir()
+    text = (here / "data" / "validation.jsonl").read_text()
+    for split in ("train", "validation"):
+        (here / "twice" / f"{split}.jsonl").write_text(text)
+    words = ["finetune", "base", "--data", "twice", "--max-steps", 1, "-o"]
+    assert go(*words, "a") == 0
+    assert "64 validation rows stand in the training rows too" in capsys.readouterr().err
+    assert go(*words, "b", "--no-overlap") == 3
+    assert go(*words, "c", "--max-length", 6, "--on-long", "error") == 3
+    assert "tokens" in capsys.readouterr().err
