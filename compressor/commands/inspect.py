@@ -64,9 +64,29 @@ def _header(checkpoint: Checkpoint) -> dict[str, Any]:
         "family": checkpoint.model_type,
         "architecture": checkpoint.architecture,
         "runtime": checkpoint.runtime,
+        "shape": _shape(checkpoint),
         "labels": list(checkpoint.labels or ()),
         "weights_hash": checkpoint.weights_hash,
     }
+
+
+def _shape(checkpoint: Checkpoint) -> dict[str, int]:
+    """Depth and widths by the config, under one name for all families."""
+    from compressor.checkpoint.families import FAMILIES, Family
+
+    family, config = FAMILIES.get(checkpoint.model_type, Family()), checkpoint.config
+    widths = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "encoder_ffn_dim")
+    keys = {
+        "layers": (family.layers,),
+        "hidden": (family.hidden,),
+        "heads": (family.heads,),
+        "ffn": widths,
+        "vocabulary": ("vocab_size",),
+    }
+    found = {
+        name: next((config[k] for k in ks if config.get(k)), None) for name, ks in keys.items()
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _sparsity(nonzero: int, numel: int) -> float:
@@ -102,7 +122,8 @@ def layer_rows(facts: list[TensorFacts]) -> list[dict[str, Any]]:
 
 def _show(found: dict[str, Any]) -> None:
     size = found["size"]
-    console.result(f"{found['name']}: {found['architecture'] or found['family']}")
+    console.result(f"{found['name']}: {found['architecture'] or ''} ({found['family']})")
+    console.result("  ".join(f"{name} {value:,}" for name, value in found["shape"].items()))
     if found["labels"]:
         console.result(f"labels: {', '.join(found['labels'])}")
     console.result(
