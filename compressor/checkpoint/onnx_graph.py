@@ -1,7 +1,4 @@
-"""ONNX graphs without running them: safe external data, finite weights, facts per weight.
-
-The `onnx` library is imported only here and only inside functions.
-"""
+"""ONNX graphs without running them: safe external data, finite weights, facts per weight."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ stored as uint8 with zero point 128 take another kernel, which widens first: exa
 about 1.3 times slower on such a processor, and slower than int8 on one with VNNI.
 
 A weight whose neighbours of the same sign never add up to more than 128 cannot saturate
-(255 * 128 = 32,640) and stays int8 on every machine.
+(255 * 128 = 32,640) and stays int8 on every machine. Matrices that are rounded here are like that
+(`rounding.quantize_product`); a checkpoint's own integers seldom are.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from compressor.export.editing import (
     take_over,
 )
 from compressor.export.embeddings import quantize_tables
-from compressor.export.rounding import quantize_rows
+from compressor.export.rounding import quantize_product
 from compressor.model.integers import Grid, QuantizedLinear
 
 MIDDLE = 128  # what turns int8 into uint8
@@ -144,7 +144,7 @@ def _matrix(value: ir.Value) -> tuple[str, np.ndarray] | None:
 
 def _round_all(products: list[Product]) -> list[tuple[Product, QuantizedLinear]]:
     return [
-        (product, QuantizedLinear(*quantize_rows(product.weight), "dynamic"))
+        (product, QuantizedLinear(*quantize_product(product.weight), "dynamic"))
         for product in products
     ]
 

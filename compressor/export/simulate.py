@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from compressor.export.embeddings import SMALLEST_TABLE_BYTES
-from compressor.export.rounding import quantize_rows
+from compressor.export.rounding import quantize_product, quantize_rows
 from compressor.model.integers import Grid, QuantizedLinear
 
 LOWEST, HIGHEST = -128, 127
@@ -92,7 +93,7 @@ def _product(
     """The forward of a Linear or Conv1D with rounded inputs, and weights where asked."""
     rows = module.weight if isinstance(module, torch.nn.Linear) else module.weight.T  # [out, in]
     if round_weight:
-        rows = _rounded_rows(rows)
+        rows = _rounded(rows, quantize_product)
     dynamic = activation == "dynamic"
     rounded = round_dynamic(inputs) if dynamic else round_static(inputs, activation)
     return F.linear(rounded, rows, module.bias)
@@ -106,9 +107,11 @@ def _lookup(forward: Callable[[torch.Tensor], torch.Tensor], indices: torch.Tens
     """The forward of an Embedding: its rows, each rounded with its own scale."""
     found = forward(indices)
     rows = found.reshape(-1, found.shape[-1])
-    return _rounded_rows(rows).reshape(found.shape)
+    return _rounded(rows, quantize_rows).reshape(found.shape)
 
 
-def _rounded_rows(rows: torch.Tensor) -> torch.Tensor:
-    values, scale = quantize_rows(rows.detach().numpy())
+def _rounded(
+    rows: torch.Tensor, rounding: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> torch.Tensor:
+    values, scale = rounding(rows.detach().numpy())
     return torch.from_numpy(values * scale)

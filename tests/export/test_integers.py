@@ -4,7 +4,7 @@ import pytest
 
 from compressor.errors import InputError
 from compressor.export.integers import quantize_graph
-from compressor.export.rounding import quantize_rows
+from compressor.export.rounding import quantize_product, quantize_rows
 from compressor.export.session import open_session
 from compressor.model.integers import QuantizedLinear
 
@@ -29,53 +29,83 @@ def run(path, x: np.ndarray) -> np.ndarray:
     return open_session(path.parent, threads=1).run({"x": x})
 
 
+def given(values: np.ndarray, scale: float, activation="dynamic") -> dict[str, QuantizedLinear]:
+    """A checkpoint of one layer, int8 values [out, in]."""
+    scales = np.full((len(values), 1), scale, np.float32)
+    return {"layer": QuantizedLinear(values.astype(np.int8), scales, activation)}
+
+
 @pytest.mark.parametrize("preset", ["x86", "arm64"])
 def test_integer_product_of_the_hand_example(product, preset):
-    path = product(np.array([[0.1, 0.2], [-0.4, 0.8], [0.3, -0.6]]))
-    quantize_graph(path, path, preset=preset)
-    found = initializers(path)
-    zero = int(found["matrix_zero_point"])
-    values = found["matrix_quantized"].astype(int) - zero
-    assert values.tolist() == [[32, 32], [-127, 127], [95, -95]]
-    assert zero == (128 if preset == "x86" else 0)
+    matrix = np.array([[0.1, 0.2], [-0.4, 0.8], [0.3, -0.6]], np.float32)
+    values, scale = quantize_rows(matrix.T)
+    assert values.T.tolist() == [[32, 32], [-127, 127], [95, -95]]
+    path = product((values * scale).T)
+    quantize_graph(path, path, {"layer": QuantizedLinear(values, scale, "dynamic")}, preset=preset)
+    np.testing.assert_array_equal(stored_integers(initializers(path), "layer"), values)
     result = run(path, np.array([[0.5, -1, 0.25]], np.float32))
     np.testing.assert_allclose(result, [[0.52432, -0.84706]], atol=2e-5)
 
 
+def test_matrices_rounded_here_are_int8_on_every_machine(product):
+    draw = np.random.default_rng(0)
+    matrix, contents = draw.normal(size=(16, 16)), []
+    for preset in ("x86", "vnni", "arm64"):
+        path = product(matrix)
+        assert quantize_graph(path, path, preset=preset)["weight_types"] == {"int8": 1}
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1] == contents[2]
+
+
+@pytest.mark.parametrize(("preset", "zero"), [("x86", 128), ("vnni", 0), ("arm64", 0)])
+def test_representation_follows_the_machine(product, preset, zero):
+    values = np.array([[127, 127], [-128, 3]])
+    path = product(values.T * np.float32(0.01))
+    quantize_graph(path, path, given(values, 0.01), preset=preset)
+    found = initializers(path)
+    assert found["layer.weight_zero_point"] == zero
+    assert found["layer.weight_quantized"].dtype == (np.uint8 if zero else np.int8)
+    np.testing.assert_array_equal(stored_integers(found, "layer"), values)
+
+
 def test_worst_case_is_exact_without_vnni(product):
     """All inputs 255 and all weights 127: int16 sums of two products would be cut at 32,767."""
-    path = product(np.ones((384, 384)))
-    facts = quantize_graph(path, path, preset="x86")
+    values = np.full((384, 384), 127)
+    path = product(values.T * np.float32(0.01))
+    facts = quantize_graph(path, path, given(values, 0.01), preset="x86")
     assert facts["weight_types"] == {"uint8": 1}
     for rows in (1, 7, 64):
         result = run(path, np.ones((rows, 384), np.float32))
-        np.testing.assert_allclose(result, 384.0, rtol=1e-6)
+        np.testing.assert_allclose(result, 384 * 1.27, rtol=1e-6)
 
 
 def test_safe_pairs_are_exact_as_int8(product):
     """127 beside 1 is the largest pair that int16 holds: 255 * 128 = 32,640."""
-    matrix = np.ones((384, 384))
-    matrix[1::2] = 1 / 127
-    path = product(matrix)
-    facts = quantize_graph(path, path, preset="x86")
+    values = np.ones((384, 384))
+    values[:, 0::2] = 127
+    path = product(values.T * np.float32(0.01))
+    facts = quantize_graph(path, path, given(values, 0.01), preset="x86")
     assert facts["weight_types"] == {"int8": 1}
     for rows in (1, 7, 64):
         result = run(path, np.ones((rows, 384), np.float32))
-        np.testing.assert_allclose(result, 192 + 192 / 127, rtol=1e-6)
+        np.testing.assert_allclose(result, 192 * 1.28, rtol=1e-6)
 
 
+@pytest.mark.parametrize("own", [True, False])
 @pytest.mark.parametrize("shape", [(384, 384), (384, 1536), (1536, 384)])
-def test_random_products_equal_exact_integer_arithmetic(product, shape):
+def test_random_products_equal_exact_integer_arithmetic(product, shape, own):
+    """Both ways for this machine's kernels: rounded here, and a checkpoint's full range."""
     draw = np.random.default_rng(0)
     matrix = draw.normal(size=shape).astype(np.float32)
-    path = product(matrix)
-    quantize_graph(path, path)  # whatever this machine needs
+    values, scale = (quantize_product if own else quantize_rows)(matrix.T)
+    weights = None if own else {"layer": QuantizedLinear(values, scale, "dynamic")}
+    path = product(matrix if own else (values * scale).T)
+    quantize_graph(path, path, weights)
     x = draw.normal(size=(33, shape[0])).astype(np.float32)
     low, high = min(x.min(), 0), max(x.max(), 0)
     step = np.float32((high - low) / 255)
     zero = np.rint(-low / step)
     inputs = np.clip(np.rint(x / step) + zero, 0, 255) - zero
-    values, scale = quantize_rows(matrix.T)
     exact = (inputs.astype(np.int64) @ values.T.astype(np.int64)) * (step * scale.T)
     # One input halfway between two steps may be rounded the other way.
     np.testing.assert_allclose(run(path, x), exact, atol=float(step) * np.abs(matrix).max() * 2)
@@ -122,11 +152,6 @@ def test_the_checkpoints_integers_are_in_the_graph(tmp_path, activation):
     assert "classifier.weight" in found
 
 
-def given(values: np.ndarray, scale: float, activation) -> dict[str, QuantizedLinear]:
-    scales = np.full((len(values), 1), scale, np.float32)
-    return {"layer": QuantizedLinear(values.astype(np.int8), scales, activation)}
-
-
 def test_static_activations_use_the_checkpoints_grid(product):
     draw = np.random.default_rng(0)
     values = draw.integers(-128, 128, (6, 8))  # [out, in]
@@ -142,7 +167,7 @@ def test_static_activations_use_the_checkpoints_grid(product):
 def test_layers_that_are_not_given_stay_float(product):
     path = product(np.ones((4, 4)))
     with pytest.raises(InputError, match="no int8 layer found among 1"):
-        quantize_graph(path, path, given(np.full((4, 4), 3), 0.5, "dynamic"))
+        quantize_graph(path, path, given(np.full((4, 4), 3), 0.5))
 
 
 def test_weights_that_left_their_grid_are_refused(bert, tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 
-from compressor.export.rounding import quantize_rows
+from compressor.export.cpu import may_saturate
+from compressor.export.rounding import quantize_product, quantize_rows
 
 
 def test_hand_values():
@@ -27,3 +28,25 @@ def test_error_is_at_most_half_a_step():
     values, scale = quantize_rows(weight)
     assert values.dtype == np.int8
     assert (np.abs(weight - values * scale) <= scale * 0.5001).all()
+
+
+def test_products_leave_room_for_two_neighbours():
+    values, scale = quantize_product(np.array([[-1, -0.3, 0, 0.4, 0.8]], np.float32))
+    np.testing.assert_allclose(scale, [[1.3 / 127]], rtol=1e-6)
+    assert values.tolist() == [[-98, -29, 0, 39, 78]]
+
+
+def test_neighbours_that_cancel_change_nothing():
+    weight = np.array([[1, -1, 0.5, -0.2]], np.float32)
+    for found, expected in zip(quantize_product(weight), quantize_rows(weight), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_products_never_saturate():
+    draw = np.random.default_rng(0)
+    for width in (7, 64, 384):
+        weight = draw.normal(size=(500, width)).astype(np.float32)
+        values, scale = quantize_product(weight)
+        assert not may_saturate(values)
+        assert may_saturate(quantize_rows(weight)[0])
+        assert (np.abs(weight - values * scale) <= scale * 0.5001).all()

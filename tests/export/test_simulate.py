@@ -3,7 +3,7 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
-from compressor.export.rounding import quantize_rows
+from compressor.export.rounding import quantize_product, quantize_rows
 from compressor.export.simulate import round_dynamic, round_static, simulated_int8
 from compressor.model.integers import QuantizedLinear
 
@@ -63,7 +63,7 @@ def test_simulation_rounds_weights_and_ends_with_the_block():
         exact = model(x)
         with simulated_int8(model, None, embeddings=False):
             rounded = model(x)
-        values, scale = quantize_rows(model[0].weight.numpy())
+        values, scale = quantize_product(model[0].weight.numpy())
         hidden = round_dynamic(x) @ torch.from_numpy(values * scale).T + model[0].bias
         assert not torch.equal(exact, rounded)
         np.testing.assert_array_equal(model(x).numpy(), exact.numpy())
