@@ -25,6 +25,14 @@ from compressor.errors import CompressorError, Interrupted, MachineError
 __all__ = ["VERBS", "dispatch", "main", "run"]
 
 
+# Packages whose modules have another name.
+_PIP_NAMES = {
+    "compressed_tensors": "compressed-tensors",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which like Ctrl-C unwinds the work so that nothing half-made stays."""
 
@@ -35,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # wants they spin against the very thread they wait for: one busy core made a training step
     # five times longer, and with a short spin nothing (tests/benchmarks/busy_core.py).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us: `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the end
     sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -48,7 +59,10 @@ def run(words: list[str]) -> int:
         with _unwinding_on_sigterm():
             dispatch(words)
     except BaseException as problem:
-        return _exit_code(problem)
+        try:
+            return _exit_code(problem)
+        except BrokenPipeError:
+            return _nobody_reads()
     finally:
         console.settings.quiet, console.settings.debug, console.settings.json = before
     return 0
@@ -76,9 +90,7 @@ def _exit_code(problem: BaseException) -> int:
     if isinstance(problem, SystemExit):
         raise problem
     if isinstance(problem, BrokenPipeError):
-        # The reader of our stdout has left: nothing to say to it, and nothing at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return _nobody_reads()
     known = _in_words(problem)
     if known is None:
         return _bug(problem)
@@ -86,6 +98,17 @@ def _exit_code(problem: BaseException) -> int:
         traceback.print_exception(problem)
     console.error(known)
     return known.exit_code
+
+
+def _nobody_reads() -> int:
+    """The reader of a stream has left: nothing to say to it, and nothing at exit either."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    return 141
 
 
 def _in_words(problem: BaseException) -> CompressorError | None:
@@ -99,15 +122,22 @@ def _in_words(problem: BaseException) -> CompressorError | None:
             signal_number=number,
             hint="the same command again; with --resume a training goes on where it was",
         )
-    hint = "a smaller --batch-size or a shorter --max-length"
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+    if _is_out_of_memory(problem):
+        hint = "a smaller --batch-size or a shorter --max-length"
         return MachineError(f"out of memory: {problem}".rstrip(": "), hint=hint)
     if isinstance(problem, ModuleNotFoundError):
         package = (problem.name or "").partition(".")[0]
-        return MachineError(f"package {package} is missing", hint=f"pip install {package}")
+        wanted = _PIP_NAMES.get(package, package)
+        return MachineError(f"package {package} is missing", hint=f"pip install {wanted}")
     if isinstance(problem, OSError):
         return MachineError(str(problem))
     return None
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    """Whether an allocation failed; torch says so by class on a GPU and only in words on a CPU."""
+    on_cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
+    return isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or on_cpu
 
 
 def _bug(problem: BaseException) -> int:

@@ -147,8 +147,9 @@ def check_stopped(folder: Path, done: processes.Done, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["teacher", "step", "save", *(rare(p) for p in ("tokens", "evaluation", "state"))]
-    + [rare("end"), rare("record")]
+    "place",
+    ["teacher", "step", "save", *(rare(p) for p in ("tokens", "evaluation", "state"))]
+    + [rare("end"), rare("record")],
 )
 def test_stopped_by_sigterm_it_says_how_to_go_on_and_does(place, here, whole):
     words, (wanted, _) = COMMANDS["distill"], whole["distill"]

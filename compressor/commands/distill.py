@@ -10,6 +10,7 @@ from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Slot
+from compressor.commands.teachers import refuse_headless, refuse_reordered
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -17,8 +18,7 @@ from compressor.commands.training import (
     train_model,
     training_record,
 )
-from compressor.errors import InputError
-from compressor.model.tasks import labels_of, task_of
+from compressor.model.tasks import labels_of
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -98,60 +98,15 @@ def run(
         publish_trained(job, student, trained, dataset, must_learn=must_learn)
 
 
-def refuse_headless(teacher: Checkpoint) -> None:
-    """Refuse a teacher that has no head to answer with.
-
-    Raises:
-        InputError: the config names a bare model.
-    """
-    if task_of(teacher) is None:
-        raise InputError(
-            f"{teacher.name} has no task head ({teacher.architecture}), so it has no answers to "
-            "learn from",
-            hint=f"train one first: compressor finetune {teacher.path} --data DATA",
-            where=str(teacher.path),
-        )
-
-
 def load_student(checkpoint: Checkpoint, teacher: Loaded, seed: int) -> Loaded:
     """A student from its own checkpoint, with the teacher's classes.
 
     Raises:
-        InputError: its tokenizer splits text into other ids than the teacher's.
+        InputError: its head has the same classes in another order.
     """
     from compressor.model.load import load
 
-    student = load(
+    refuse_reordered(teacher.checkpoint, checkpoint)
+    return load(
         checkpoint, teacher.task, labels=teacher.checkpoint.labels, new_head=True, seed=seed
-    )
-    refuse_other_tokenizer(teacher, student)
-    own, theirs = student.model.config.id2label, teacher.model.config.id2label
-    if teacher.task == "text-classification" and own != theirs:
-        raise InputError(
-            f"teacher and student order their classes differently: {theirs} and {own}",
-            where=str(checkpoint.path),
-        )
-    return student
-
-
-def refuse_other_tokenizer(teacher: Loaded, student: Loaded) -> None:
-    """Refuse a pair whose token ids mean different pieces of text.
-
-    Raises:
-        InputError: names the first ids that differ.
-    """
-    first = teacher.tokenizer.get_vocab()
-    second = student.tokenizer.get_vocab()
-    if first == second:
-        return
-    differing = sorted(
-        piece for piece in {*first, *second} if first.get(piece) != second.get(piece)
-    )
-    shown = ", ".join(
-        f"{piece!r} is {first.get(piece)} and {second.get(piece)}" for piece in differing[:3]
-    )
-    raise InputError(
-        f"the tokenizers of teacher and student differ in {len(differing)} pieces: {shown}",
-        hint="use a student of the teacher's family; every method here works on token ids",
-        where=str(student.checkpoint.path),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,8 +110,11 @@ def rebuild(options: type[Options], values: Mapping[str, Any]) -> Options:
                 f"{flag} {value}: expected one of {', '.join(filter(None, choices))}", where=flag
             )
         outside = (low is not None and not value >= low) or (high is not None and not value <= high)
-        if outside:
+        endless = isinstance(value, float) and not math.isfinite(value)
+        if outside or endless:
             expected = f"at least {low}" if high is None else f"{low} to {high}"
+            if low is None and high is None:
+                expected = "a finite number"
             raise UsageError(f"{flag} {value}: expected {expected}", where=flag)
     return made
 

@@ -95,9 +95,13 @@ def _load(path: Path) -> tuple[dict[str, Any], list[int]]:
     """The file's content and the line of each step."""
     import yaml
 
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as problem:
+        raise InputError(
+            "a recipe is UTF-8 text", hint="re-save it as UTF-8", where=str(path)
+        ) from problem
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -107,6 +111,8 @@ def _load(path: Path) -> tuple[dict[str, Any], list[int]]:
         ) from problem
     if not isinstance(content, dict) or not isinstance(content.get("steps"), list):
         raise InputError("a recipe is a mapping with a list of steps", where=str(path))
+    if not isinstance(content.get("variables") or {}, dict):
+        raise InputError("variables must be a mapping from names to values", where=str(path))
     steps = next(value for key, value in node.value if key.value == "steps")
     return content, [step.start_mark.line + 1 for step in steps.value]
 
@@ -147,7 +153,7 @@ def _filled(value: Any, variables: Mapping[str, Any], where: str) -> str:
     """A value with its `{variable}`s replaced."""
     try:
         return str(value).format_map(variables) if isinstance(value, str) else str(value)
-    except (KeyError, IndexError, ValueError) as problem:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as problem:
         raise InputError(
             f"{value!r} needs a variable {problem}; "
             f"the recipe has {', '.join(variables) or 'none'}",

@@ -12,8 +12,9 @@ from compressor import console
 from compressor.commands.job import Job
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
-from compressor.data.dataset import Dataset, open_dataset, overlap
-from compressor.errors import GateError, InputError, UsageError
+from compressor.commands.teachers import refuse_misfit
+from compressor.data.dataset import Dataset, open_dataset, overlap, warn_absent_classes
+from compressor.errors import CompressorError, GateError, InputError, UsageError
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def feeds_of(
             folder=folder / f"rows-{split}",
             on_long=training.on_long,
         )
+        if dataset.labels is not None and split != "train":
+            warn_absent_classes(dataset, split, encoded.labels)
         return Feed(encoded, loaded.tokenizer, dataset.task, training.batch_size, seed)
 
     return feed("train"), feed("validation") if dataset.has("validation") else None
@@ -128,6 +131,8 @@ def train_model(
     """Train `student` in place with the chosen methods.
 
     Raises:
+        InputError: rows that do not fit the model, a teacher that does not fit the student, or a
+            state that belongs to another run.
         DivergedError, Interrupted: see `compressor.train.loop.train`.
     """
     from compressor.train.accelerator import make_accelerator
@@ -135,13 +140,23 @@ def train_model(
     from compressor.train.run import Run
     from compressor.train.state import StateFolder
 
+    if not objective.method.module.NEEDS_TEACHER:
+        teacher = None
+    if teacher is not None:
+        refuse_misfit(teacher, student)
     accelerator = make_accelerator(training, job.shared.device)
     state = StateFolder(job.target, _bound_to(job))
     if accelerator.is_main_process:
         state.prepare(resume=training.resume, force=job.shared.force)
     accelerator.wait_for_everyone()
-    feed, held_out = feeds_of(dataset, student, training, job.shared.seed, _rows_folder(state.path))
-    wants_teacher = objective.method.module.NEEDS_TEACHER and teacher is not None
+    try:
+        feed, held_out = feeds_of(
+            dataset, student, training, job.shared.seed, _rows_folder(state.path)
+        )
+    except CompressorError:
+        if accelerator.is_main_process and not state.steps():
+            state.remove()  # nothing was done that somebody could go on with
+        raise
     return train(
         Run(
             student=student,
@@ -152,7 +167,7 @@ def train_model(
             options=training,
             seed=job.shared.seed,
             state=state,
-            teacher=teacher if wants_teacher else None,
+            teacher=teacher,
             accelerator=accelerator,
         )
     )

@@ -11,7 +11,9 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from compressor.data.readers import FORMATS, open_binary
 from compressor.errors import InputError, MachineError, UsageError
@@ -60,7 +62,7 @@ def open_source(data: str, *, single: str = "train") -> Source:
         MachineError: the hub cannot be reached, or stdin does not fit on the disk.
     """
     if data == "-":
-        return Source("-", {single: [_spool_stdin()]})
+        return Source("-", {single: [_spooled(sys.stdin)]})
     if data.startswith("hub:"):
         from compressor.data.hub import fetch
 
@@ -179,12 +181,13 @@ def _package_folder(data: str) -> Path:
     )
 
 
-def _spool_stdin() -> Path:
-    """Copy stdin to a temporary file, because rows are read more than once."""
+@cache
+def _spooled(stdin: TextIO | None) -> Path:
+    """A temporary file with what stdin holds, because rows are read more than once."""
     import shutil
     import tempfile
 
-    if sys.stdin.isatty():
+    if stdin is None or stdin.isatty():
         raise UsageError(
             "expected JSON lines on standard input, which is a terminal",
             hint="pipe the rows in, or name a file",
@@ -194,7 +197,7 @@ def _spool_stdin() -> Path:
         path = Path(spool.name)
         atexit.register(path.unlink, missing_ok=True)
         try:
-            shutil.copyfileobj(sys.stdin.buffer, spool, CHUNK_BYTES)
+            shutil.copyfileobj(stdin.buffer, spool, CHUNK_BYTES)
         except OSError as problem:
             raise MachineError(
                 f"standard input could not be kept: {problem.strerror}",

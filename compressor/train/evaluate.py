@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ class Evaluation:
     """What a pass over a split gave.
 
     Attributes:
-        metrics: every metric of the task.
+        metrics: every metric of the task that is defined on these rows; a correlation with
+            labels that are all the same is not.
         outputs: logits [rows, classes] in the order of the rows; summed negative log-likelihood
             [rows] for language models.
         labels: [rows]; scored tokens of each row for language models.
@@ -81,6 +83,10 @@ def evaluate(
     return scored.result(feed.task.name)
 
 
+def _defined(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+
+
 class _Rows:
     """One output vector per row."""
 
@@ -94,7 +100,7 @@ class _Rows:
         self.outputs[rows] = logits
 
     def result(self, task: str) -> Evaluation:
-        metrics = evaluate_predictions(task, self.outputs, self.labels)
+        metrics = _defined(evaluate_predictions(task, self.outputs, self.labels))
         return Evaluation(metrics, self.outputs, self.labels, len(self.labels))
 
 
@@ -118,5 +124,5 @@ class _Tokens:
 
     def result(self, task: str) -> Evaluation:
         count = int(self.tokens.sum())
-        metrics = {"perplexity": perplexity(float(self.nll.sum()), count)}
+        metrics = _defined({"perplexity": perplexity(float(self.nll.sum()), count)})
         return Evaluation(metrics, self.nll, self.tokens, count)

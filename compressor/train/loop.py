@@ -247,8 +247,8 @@ class _Loop:
 
     def _improves(self, metrics: Metrics) -> bool:
         task, best = self.run.feed.task, self.position.best
-        if not best:
-            return True
+        if task.metric not in metrics or not best:
+            return task.metric in metrics
         new, old = metrics[task.metric], best[task.metric]
         return new > old if task.higher_is_better else new < old
 

@@ -48,6 +48,7 @@ def make_feeds(folder, train):
 def make_run(feeds, folder, options=OPTIONS, *, objective=None, modifiers=(), watch=None, seed=1):
     """A run on a fresh tiny model; `watch(step)` is called before each step."""
     feed, held_out = feeds
+    folder.mkdir(parents=True, exist_ok=True)
     loaded = Loaded(tiny.model(seed=0), feed.tokenizer, None, "text-classification")
     watchers = [lambda context: Watcher(watch)] if watch else []
     state = StateFolder(folder / "out", {"seed": seed, "lr": options.learning_rate})

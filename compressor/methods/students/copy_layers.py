@@ -65,11 +65,17 @@ def chosen_layers(teacher_layers: int, options: Options) -> list[int]:
     """
     if options.layer_map:
         try:
-            return [int(part) for part in options.layer_map.split(",")]
+            chosen = [int(part) for part in options.layer_map.split(",")]
         except ValueError:
             raise UsageError(
                 f"--layer-map {options.layer_map} is not a list of numbers such as 0,2,5"
             ) from None
+        if not all(0 <= index < teacher_layers for index in chosen):
+            raise UsageError(
+                f"--layer-map {options.layer_map}: the teacher has {teacher_layers} layers, "
+                f"0 to {teacher_layers - 1}"
+            )
+        return chosen
     wanted = options.layers or max(1, teacher_layers // 2)
     if wanted > teacher_layers:
         raise UsageError(f"--layers {wanted}: the teacher has {teacher_layers} layers")
