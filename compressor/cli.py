@@ -61,8 +61,8 @@ def run(words: list[str]) -> int:
     except BaseException as problem:
         try:
             return _exit_code(problem)
-        except BrokenPipeError:
-            return _nobody_reads()
+        except OSError as silence:
+            return _unheard(silence)
     finally:
         console.settings.quiet, console.settings.debug, console.settings.json = before
     return 0
@@ -90,7 +90,7 @@ def _exit_code(problem: BaseException) -> int:
     if isinstance(problem, SystemExit):
         raise problem
     if isinstance(problem, BrokenPipeError):
-        return _nobody_reads()
+        return _unheard(problem)
     known = _in_words(problem)
     if known is None:
         return _bug(problem)
@@ -100,15 +100,15 @@ def _exit_code(problem: BaseException) -> int:
     return known.exit_code
 
 
-def _nobody_reads() -> int:
-    """The reader of a stream has left: nothing to say to it, and nothing at exit either."""
+def _unheard(silence: OSError) -> int:
+    """The code when a stream takes nothing more: its reader has left, or its disk is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
+        except OSError:  # what is still to be written would fail again when the process ends
             os.dup2(nowhere, stream.fileno())
-    return 141
+    return 141 if isinstance(silence, BrokenPipeError) else MachineError.exit_code
 
 
 def _in_words(problem: BaseException) -> CompressorError | None:
@@ -136,8 +136,9 @@ def _in_words(problem: BaseException) -> CompressorError | None:
 
 def _is_out_of_memory(problem: BaseException) -> bool:
     """Whether an allocation failed; torch says so by class on a GPU and only in words on a CPU."""
-    on_cpu = isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
-    return isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError" or on_cpu
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(problem, RuntimeError) and "can't allocate memory" in str(problem)
 
 
 def _bug(problem: BaseException) -> int:

@@ -114,8 +114,8 @@ def tensors(**changes) -> Callable[[Path], None]:
     def breaks(folder: Path) -> None:
         path = folder / "model" / WEIGHTS
         values = load_file(path)
-        for name, value in changes.items():
-            name = name.replace("__", ".")
+        for keyword, value in changes.items():
+            name = keyword.replace("__", ".")
             values[name] = value(values.get(name)) if callable(value) else value
         save_file({k: v for k, v in values.items() if v is not None}, path)
 

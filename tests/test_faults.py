@@ -264,7 +264,7 @@ def test_out_of_memory_is_the_machines_fault(workshop, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(_Loop, "_step", lambda self, step: torch.empty(2**60))
     monkeypatch.chdir(processes.linked(tmp_path / "here", workshop, "base", "data"))
-    assert run("finetune base --data data -o out".split()) == 6
+    assert run(["finetune", "base", "--data", "data", "-o", "out"]) == 6
     said = capsys.readouterr().err
     assert "out of memory" in said
     assert str(4 * 2**60) in said

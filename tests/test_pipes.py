@@ -91,6 +91,7 @@ def test_the_middle_stage_fails(here):
     assert sorted(os.listdir(here)) == ["base", "base-prune", "data", "teacher"]
 
 
+@pytest.mark.slow
 def test_the_last_stage_fails(here):
     faults.made("int8", ours=True)(here)
     done, codes = bash("prune base --method magnitude | quantize - -o int8", here)
@@ -192,8 +193,9 @@ def test_streams_that_were_never_open(closed, here):
 def test_rows_by_pipe_for_classes_that_the_head_does_not_have(here):
     """They are needed twice: to see that they are other classes, and then to train on."""
     rows = "".join(f'{{"text": "film {i}", "label": "{"abc"[i % 3]}"}}\n' for i in range(9))
+    words = "finetune teacher --data - --dry-run -o out"
     done = subprocess.run(
-        processes.command(*"finetune teacher --data - --dry-run -o out".split()),
+        processes.command(*words.split()),
         cwd=here,
         input=rows,
         capture_output=True,

@@ -102,9 +102,10 @@ def encode(
         with (folder / "ids.bin").open("wb") as ids, (folder / "types.bin").open("wb") as types:
             for chunk in _chunks(rows):
                 flat, flat_types = work.add(chunk)
-                flat.tofile(ids)
+                # Not `tofile`, which does not notice that the disk is full.
+                ids.write(flat.data)
                 if flat_types is not None:
-                    flat_types.tofile(types)
+                    types.write(flat_types.data)
     except OSError as problem:
         raise MachineError(
             f"token ids cannot be written: {problem.strerror}",

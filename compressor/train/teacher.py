@@ -72,7 +72,11 @@ def _fill(model: torch.nn.Module, feed: Feed, cache_file: Path, check: Callable[
     cache_file.parent.mkdir(parents=True, exist_ok=True)
     partial = cache_file.with_suffix(".partial")
     with partial.open("wb") as stream:
-        np.save(stream, found)
+        # Not `np.save`, which does not notice that the disk is full at the last few bytes.
+        np.lib.format.write_array_header_1_0(
+            stream, np.lib.format.header_data_from_array_1_0(found)
+        )
+        stream.write(found.data)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(cache_file)
