@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny
-from compressor.errors import InputError, UsageError
+from compressor.errors import UsageError
 from compressor.methods.students import copy_layers
 from compressor.model.load import Loaded
 
@@ -51,7 +51,7 @@ def test_half_of_the_layers_by_default_and_a_map_by_hand():
 def test_more_layers_than_the_teacher_has():
     with pytest.raises(UsageError, match="4 layers"):
         copy_layers.build(teacher(), copy_layers.Options(layers=5))
-    with pytest.raises(InputError, match="0 to 3"):
+    with pytest.raises(UsageError, match="0 to 3"):
         copy_layers.build(teacher(), copy_layers.Options(layer_map="0,7"))
     with pytest.raises(UsageError, match="0,2,5"):
         copy_layers.build(teacher(), copy_layers.Options(layer_map="first"))
