@@ -10,12 +10,15 @@ import hashlib
 import importlib
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -36,6 +39,15 @@ CONTEXT.set_forkserver_preload(
     ]
 )
 PATIENCE_SECONDS = 120.0
+# Every line that a run may write to stderr when nothing is wrong.
+OURS = re.compile(
+    r"\S+: text-classification on text, 2 classes in label \(negative, positive\)"
+    r"|warning: .* (validation|training) rows .*"
+    r"|(teacher|training): \d+ steps"
+    r"|(teacher|training): done in .*"
+    r"|validation: accuracy .*"
+    r"|"
+)
 
 
 @dataclass(frozen=True)
@@ -182,6 +194,11 @@ def contents(folder: Path) -> dict[str, str]:
         elif not path.is_file():
             found[name] = "folder" if path.is_dir() else "other"
     return found
+
+
+def rare(*values):
+    """A parameter that is run before a release, because another of its kind is always run."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 def command(*words: object) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 import processes
 import tiny
-from processes import At, contents, linked
+from processes import At, contents, linked, rare
 
 TRAINING = "--data data --epochs 2 --batch-size 8 --lr 1e-3 --save-steps 3 --eval-steps 6 -o out"
 COMMANDS = {
@@ -29,11 +29,6 @@ PLACES = {
     "save": ("compressor.model.save.save_model", 1),
     "record": ("compressor.commands.job.write_lineage", 1),
 }
-
-
-def rare(*values):
-    """A case that is run before a release, because another of its kind is always run."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +117,7 @@ def test_killed_fifty_times_at_random(name, seed, here, whole):
         rare("compressor.checkpoint.store._rename", 4),
         rare("compressor.train.state._remove", 1),  # the oldest state
         rare("compressor.commands.job.write_json", 1),  # the very end of the output
-        ("compressor.train.state.StateFolder.remove", 2),  # the output stands already
+        rare("compressor.train.state.StateFolder.remove", 2),  # the output stands already
     ],
 )
 def test_killed_at_a_delicate_moment(place, call, here, whole):
@@ -148,7 +143,7 @@ def check_stopped(folder: Path, done: processes.Done, number: int) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    [place if place in ("teacher", "step", "save") else rare(place) for place in PLACES],
+    [place if place in ("teacher", "save") else rare(place) for place in PLACES],
 )
 def test_stopped_by_sigterm_it_says_how_to_go_on_and_does(place, here, whole):
     words, (wanted, _) = COMMANDS["distill"], whole["distill"]

@@ -16,19 +16,10 @@ import pytest
 import faults
 import processes
 import tiny
-from processes import contents, linked
+from processes import contents, linked, rare
 
 ESCAPE = "\x1b["
 TRAINING = "distill teacher --layers 2 --data data --epochs 1 --batch-size 8 --save-steps 3 -o out"
-# Every line that a run may write to stderr when nothing is wrong.
-OURS = re.compile(
-    r"\S+: text-classification on text, 2 classes in label \(negative, positive\)"
-    r"|warning: .* (validation|training) rows .*"
-    r"|(teacher|training): \d+ steps"
-    r"|(teacher|training): done in .*"
-    r"|validation: accuracy .*"
-    r"|"
-)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +137,7 @@ def test_stdin_that_is_a_terminal_is_not_waited_for(here):
 
 @pytest.mark.parametrize(
     ("environment", "bars"),
-    [({"TERM": "xterm"}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+    [({"TERM": "xterm"}, True), ({"NO_COLOR": "1"}, False), rare({"TERM": "dumb"}, False)],
 )
 def test_progress_on_a_terminal(environment, bars, here):
     terminal = Terminal()
@@ -221,10 +212,10 @@ def test_an_interruption_as_json(here):
 @pytest.mark.parametrize(
     "words",
     [
-        "finetune base --data data --max-steps 2 -o out",
+        rare("finetune base --data data --max-steps 2 -o out"),
         TRAINING,
         "prune teacher --method magnitude --data data -o out",
-        "prune teacher --method layer_drop -o out",
+        rare("prune teacher --method layer_drop -o out"),
         "quantize teacher -o out",
     ],
 )
@@ -233,9 +224,10 @@ def test_stderr_holds_only_our_own_lines(words, here):
     assert done.code == 0
     assert done.out == "out\n"
     for line in done.err.splitlines():
-        assert OURS.fullmatch(line), line
+        assert processes.OURS.fullmatch(line), line
 
 
+@pytest.mark.slow
 def test_stderr_of_a_new_interpreter_holds_only_our_own_lines(here):
     """Once with everything that libraries say while they are imported."""
     words = "quantize teacher --method static --data data -o out"
@@ -245,7 +237,7 @@ def test_stderr_of_a_new_interpreter_holds_only_our_own_lines(here):
     assert done.returncode == 0, done.stderr
     assert done.stdout == "out\n"
     for line in done.stderr.splitlines():
-        assert OURS.fullmatch(line), line
+        assert processes.OURS.fullmatch(line), line
 
 
 def check_full(done: processes.Done) -> None:
@@ -255,10 +247,14 @@ def check_full(done: processes.Done) -> None:
     assert "too large" in done.err or "disk is full" in done.err
 
 
-@pytest.mark.parametrize("limit", [2_000, 20_000])
 @pytest.mark.parametrize(
-    "words",
-    ["prune teacher --method magnitude -o out", "quantize teacher -o out"],
+    ("words", "limit"),
+    [
+        ("prune teacher --method magnitude -o out", 2_000),
+        rare("prune teacher --method magnitude -o out", 20_000),
+        rare("quantize teacher -o out", 2_000),
+        ("quantize teacher -o out", 20_000),
+    ],
 )
 def test_a_full_disk_leaves_nothing_half_made(words, limit, here):
     """Files cannot grow beyond a limit, which is how a full disk looks to whoever writes."""
@@ -267,7 +263,7 @@ def test_a_full_disk_leaves_nothing_half_made(words, limit, here):
     assert sorted(os.listdir(here)) == ["base", "data", "teacher"]
 
 
-@pytest.mark.parametrize("limit", [1_500, 5_000, 50_000])
+@pytest.mark.parametrize("limit", [1_500, rare(5_000), 50_000])
 def test_a_full_disk_in_training_leaves_a_run_to_go_on_with(limit, here, inputs):
     """Too large are the tokens, then the first state, then the result of it all."""
     check_full(processes.run(TRAINING, here, file_limit=limit))
