@@ -98,7 +98,9 @@ class Running:
             self.process.kill()
             self.process.join()
             raise TimeoutError(f"still running after {seconds:.0f} s")
-        out, err = (_path(self.folder, name).read_text() for name in ("out", "err"))
+        files = [_path(self.folder, name) for name in ("out", "err")]
+        # Killed early enough it has not even opened them.
+        out, err = (file.read_text() if file.exists() else "" for file in files)
         return Done(self.process.exitcode, out, err, seconds)
 
 

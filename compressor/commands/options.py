@@ -30,7 +30,7 @@ class Shared:
     output: str = option(
         "", "folder to write; a name derived from the input if absent", flag="output/-o"
     )
-    seed: int = option(42, "seed of everything random", low=0)
+    seed: int = option(42, "seed of everything random", low=0, high=2**31 - 1)
     device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     force: bool = option(False, "replace an existing output (never an input)")
     dry_run: bool = option(False, "check everything, print the plan, do nothing")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.commands.teachers import refuse_misfit
 from compressor.data.dataset import Dataset, open_dataset, overlap, warn_absent_classes
-from compressor.errors import CompressorError, GateError, InputError, UsageError
+from compressor.errors import GateError, InputError, MachineError, UsageError
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
     from compressor.train.feed import Feed
     from compressor.train.run import Trained
+    from compressor.train.state import StateFolder
 
 
 def training_record(training: TrainingOptions) -> dict[str, Any]:
@@ -149,28 +151,35 @@ def train_model(
     if accelerator.is_main_process:
         state.prepare(resume=training.resume, force=job.shared.force)
     accelerator.wait_for_everyone()
-    try:
+    with _forgetting_refusals(state):
         feed, held_out = feeds_of(
             dataset, student, training, job.shared.seed, _rows_folder(state.path)
         )
-    except CompressorError:
-        if accelerator.is_main_process and not state.steps():
-            state.remove()  # nothing was done that somebody could go on with
-        raise
-    return train(
-        Run(
-            student=student,
-            objective=_maker(objective, "Objective"),
-            modifiers=[_maker(picked, "Modifier") for picked in modifiers],
-            feed=feed,
-            evaluate=_evaluator(held_out) if held_out is not None else None,
-            options=training,
-            seed=job.shared.seed,
-            state=state,
-            teacher=teacher,
-            accelerator=accelerator,
+        return train(
+            Run(
+                student=student,
+                objective=_maker(objective, "Objective"),
+                modifiers=[_maker(picked, "Modifier") for picked in modifiers],
+                feed=feed,
+                evaluate=_evaluator(held_out) if held_out is not None else None,
+                options=training,
+                seed=job.shared.seed,
+                state=state,
+                teacher=teacher,
+                accelerator=accelerator,
+            )
         )
-    )
+
+
+@contextmanager
+def _forgetting_refusals(state: StateFolder) -> Iterator[None]:
+    """Remove the state of a run that was refused before it did anything to go on with."""
+    try:
+        yield
+    except (InputError, UsageError, MachineError):
+        if console.is_main_process() and not state.steps():
+            state.remove()
+        raise
 
 
 def _rows_folder(state: Path) -> Path:

@@ -75,6 +75,8 @@ def chosen_layers(teacher_layers: int, options: Options) -> list[int]:
                 f"--layer-map {options.layer_map}: the teacher has {teacher_layers} layers, "
                 f"0 to {teacher_layers - 1}"
             )
+        if len(set(chosen)) < len(chosen):
+            raise UsageError(f"--layer-map {options.layer_map} names a layer twice")
         return chosen
     wanted = options.layers or max(1, teacher_layers // 2)
     if wanted > teacher_layers:
