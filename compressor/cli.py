@@ -40,8 +40,8 @@ class _Terminated(KeyboardInterrupt):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # Threads of a matrix product that wait for each other spin, and on a core that another program
-    # wants they spin against the very thread they wait for: one busy core made a training step
-    # five times longer, and with a short spin nothing (tests/benchmarks/busy_core.py).
+    # wants they spin against the very thread they wait for. A short spin halves the time of a
+    # training step beside one busy core (tests/benchmarks/busy_core.py).
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started us: `>&-`
