@@ -234,40 +234,82 @@ def test_a_training_starts_over_with_force(here, whole):
     assert contents(here / "out") == wanted
 
 
-def test_no_state_is_saved_while_a_step_has_moved_the_weights(inputs, tmp_path, monkeypatch):
-    """As SAM does: two passes in one step, the second at weights that must not be kept."""
-    import torch
+class Sharpness:
+    """A `step` as SAM has it: two passes, the second at weights that must not be kept."""
 
-    from compressor.cli import run
+    def __init__(self):
+        self.passes = 0
+        self.before_pass = {}
+
+    def __call__(self, modifier, closure):
+        import torch
+
+        weights = [module.weight for module in modifier.modules.values()]
+        self._pass(closure)
+        kept = [weight.detach().clone() for weight in weights]
+        try:
+            with torch.no_grad():
+                for weight in weights:
+                    weight.add_(0.05 * weight.grad)
+            self._pass(closure)
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, kept, strict=True):
+                    weight.copy_(value)
+        with torch.no_grad():
+            for weight in weights:
+                weight.sub_(0.1 * weight.grad)
+
+    def _pass(self, closure):
+        self.passes += 1
+        self.before_pass.get(self.passes, lambda: None)()
+        closure()
+
+
+@pytest.fixture
+def sharp(inputs, tmp_path, monkeypatch):
     from compressor.methods.modifiers import gmp
 
-    stop_at = 0
-    passes = 0
-
-    def step(self, closure):
-        nonlocal passes
-        passes += 1
-        closure()
-        if passes == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        weights = [module.weight for module in self.modules.values()]
-        with torch.no_grad():
-            moves = [0.05 * weight.grad for weight in weights]
-            for weight, move in zip(weights, moves, strict=True):
-                weight.add_(move)
-        closure()
-        with torch.no_grad():
-            for weight, move in zip(weights, moves, strict=True):
-                weight.sub_(move + 0.1 * weight.grad)
-
+    stepper = Sharpness()
+    step = lambda self, closure: stepper(self, closure)  # noqa: E731, PLW0108 - binds `self`
     monkeypatch.setattr(gmp.Modifier, "step", step, raising=False)
     monkeypatch.chdir(linked(tmp_path / "here", inputs, "teacher", "data"))
-    words = ["prune", "teacher", "--data", "data", "--epochs", "1", "--batch-size", "8", "-o"]
-    assert run([*words, "whole"]) == 0
-    passes, stop_at = 0, 7
-    assert run([*words, "out"]) == 143
-    stop_at = 0
-    assert run([*words, "out", "--resume"]) == 0
-    wanted = contents(Path("whole"))
-    found = contents(Path("out"))
+    return stepper
+
+
+SHARP = "prune teacher --data data --epochs 1 --batch-size 8".split()
+
+
+@pytest.mark.parametrize("stopped_pass", [7, 8])  # the first and the second of the fourth step
+def test_a_step_of_two_passes_resumes_to_the_same_bytes(sharp, stopped_pass):
+    from compressor.cli import run
+
+    assert run([*SHARP, "-o", "whole"]) == 0
+    sharp.passes = 0
+    sharp.before_pass = {stopped_pass: lambda: os.kill(os.getpid(), signal.SIGTERM)}
+    assert run([*SHARP, "-o", "out"]) == 143
+    sharp.before_pass = {}
+    assert run([*SHARP, "-o", "out", "--resume"]) == 0
+    wanted, found = (contents(Path(name)) for name in ("whole", "out"))
     assert found["model.safetensors"] == wanted["model.safetensors"]
+
+
+def test_a_second_pass_that_diverges_keeps_the_weights_before_it(sharp, monkeypatch):
+    import torch
+    from safetensors.torch import load_file
+
+    from compressor.cli import run
+    from compressor.methods.contract import Loss
+    from compressor.methods.objectives import task
+
+    plain = task.Objective.loss
+
+    def exploding(self, batch):
+        loss = plain(self, batch)
+        return Loss(loss.total * (float("nan") if sharp.passes == 8 else 1.0), loss.parts)
+
+    monkeypatch.setattr(task.Objective, "loss", exploding)
+    assert run([*SHARP, "-o", "out"]) == 5
+    saved = load_file("out.state/step-3/model.safetensors")
+    assert all(torch.isfinite(value).all() for value in saved.values())
+    assert not Path("out").exists()

@@ -12,7 +12,7 @@ import numpy as np
 
 from compressor.checkpoint.facts import sizes
 from compressor.data.tasks import TASKS
-from compressor.model.devices import refuse_absent_gpu
+from compressor.model.devices import choose_device
 from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
 
     from compressor.model.load import load, longest_input, silenced
 
-    refuse_absent_gpu(device)
+    where = choose_device(device)
     torch.set_num_threads(threads)
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     loaded = load(checkpoint, task_of(checkpoint))
     model = loaded.model.to(where)
     key = "logits" if task_of(checkpoint) else "last_hidden_state"
@@ -117,7 +116,7 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
         tokenizer=loaded.tokenizer,
         vocabulary=model.config.get_text_config().vocab_size,
         longest=longest_input(loaded),
-        device=where,
+        device=where.type,
     )
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from compressor.checkpoint.folder import Checkpoint
-from compressor.checkpoint.store import write_json, writing
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, Shared, as_record
 from compressor.errors import GateError, InputError
@@ -97,10 +96,8 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
     try:
         job.publish(write, metrics=facts)
     except GateError as refusal:
-        place = job.target.with_name(f"{job.target.name}.refused")
-        with writing(place, force=True) as folder:
-            write_json(folder / "report.json", {"command": job.command(), **refusal.as_dict()})
-        refusal.hint = f"the numbers are in {place}; --tolerance moves the limit"
+        job.leave_refusal(refusal)
+        refusal.hint += "; --tolerance moves the limit"
         raise
 
 

@@ -18,7 +18,7 @@ from compressor.commands.training import (
     training_record,
 )
 from compressor.data.dataset import Dataset
-from compressor.errors import InputError
+from compressor.errors import InputError, UsageError
 from compressor.model.tasks import labels_of
 from compressor.train.options import TrainingOptions
 
@@ -49,6 +49,11 @@ def run(
     for checkpoint in models.values():
         refuse_quantized(checkpoint, "finetune")
     dataset = data_in_the_heads_order(data, models["model"])
+    if must_learn and not dataset.has("validation"):
+        raise UsageError(
+            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
+            where="--must-learn",
+        )
     job = Job(
         verb="finetune",
         words=words,

@@ -25,7 +25,7 @@ from compressor.checkpoint.source import resolve_model
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.options import Shared
 from compressor.data.dataset import Dataset
-from compressor.errors import InputError, UsageError
+from compressor.errors import GateError, InputError, UsageError
 from compressor.model.devices import refuse_absent_gpu
 
 _LONGEST_PATHS = 1_000_000  # bytes; whatever is longer is no path, and may never end
@@ -203,6 +203,20 @@ class Job:
             write_lineage(folder, [*self.origin.steps, self.step(metrics)])
             write_json(folder / "run.json", self._run_facts(facts or {}))
         print_folder(self.target, {"verb": self.verb, "metrics": metrics})
+
+    def leave_refusal(self, refusal: GateError, facts: dict[str, Any] | None = None) -> None:
+        """Write `{target}.refused/report.json`, where a gate's numbers stay, and say so.
+
+        Args:
+            refusal: the gate's error, whose hint will name the folder.
+            facts: what the report says besides the error and the command.
+        """
+        place = self.target.with_name(f"{self.target.name}.refused")
+        if console.is_main_process():
+            report = {"command": self.command(), **refusal.as_dict(), **(facts or {})}
+            with writing(place, force=True) as folder:
+                write_json(folder / "report.json", report)
+        refusal.hint = f"the numbers are in {place}"
 
     def _run_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -21,6 +21,7 @@ from compressor.commands.training import (
 )
 from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
+from compressor.model.devices import choose_device
 from compressor.model.tasks import labels_of, task_of
 from compressor.train.options import TrainingOptions
 
@@ -79,6 +80,7 @@ def _prune_at_once(
         from compressor.model.save import save_model
 
         loaded = load(checkpoint, task_of(checkpoint))
+        loaded.model.to(choose_device(shared.device))
         facts = picked.method.module.apply(loaded, None, picked.options)
         metrics = validation_metrics(loaded, dataset, training.max_length) if dataset else {}
         job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})

@@ -14,6 +14,7 @@ from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_reco
 from compressor.commands.scoring import calibration_batches, validation_metrics
 from compressor.commands.slots import Methods, Slot
 from compressor.commands.training import data_of
+from compressor.model.devices import choose_device
 from compressor.model.tasks import labels_of, task_of
 
 SLOTS = (Slot("--method", ("transforms",), "dynamic", "how to quantize"),)
@@ -50,6 +51,7 @@ def run(
         from compressor.model.quantized import save_quantized
 
         loaded = load(checkpoint, task_of(checkpoint))
+        loaded.model.to(choose_device(shared.device))
         batches = None
         if needs_data:
             batches = calibration_batches(dataset, loaded, max_length, shared.seed, Path(scratch))

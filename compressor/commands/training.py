@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -209,16 +211,12 @@ def publish_trained(
     """Judge what the training came to, then write and print it.
 
     Raises:
-        GateError: `must_learn` and the model is no better than the most frequent class.
+        GateError: `must_learn` and the model is no better than a guess; `{target}.refused` has
+            the numbers, and the state stays to go on from.
     """
     from compressor.model.save import save_model
     from compressor.train.state import StateFolder
 
-    complaint = _no_better_than_guessing(trained, dataset)
-    if complaint and must_learn:
-        raise GateError(complaint, where="--must-learn")
-    if complaint:
-        console.warn(complaint)
     metrics = {name: round(value, 6) for name, value in trained.metrics.items()}
     if metrics:
         console.note("validation: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
@@ -229,23 +227,40 @@ def publish_trained(
         "training_seconds": round(trained.seconds, 3),
         "curve": trained.history,
     }
+    complaint = no_better_than_guessing(trained.metrics, dataset, loaded)
+    if complaint and must_learn:
+        refusal = GateError(complaint, where="--must-learn")
+        job.leave_refusal(refusal, {"metrics": metrics, **facts})
+        refusal.hint += "; --resume without --must-learn writes the model all the same"
+        raise refusal
+    if complaint:
+        console.warn(complaint)
     job.publish(lambda folder: save_model(loaded, folder), metrics=metrics, facts=facts)
     if console.is_main_process():
         StateFolder(job.target, {}).remove()
 
 
-def _no_better_than_guessing(trained: Trained, dataset: Dataset) -> str:
-    """A sentence about a classifier that did not learn; empty if it did or cannot be judged."""
-    accuracy = trained.metrics.get("accuracy")
-    if accuracy is None:
+def no_better_than_guessing(metrics: dict[str, float], dataset: Dataset, loaded: Loaded) -> str:
+    """A sentence about a model that did not learn; empty if it did, or without validation rows.
+
+    A classifier is compared with the most frequent class, a regression with a constant, a
+    language model with a vocabulary whose tokens are all as likely. A metric that is missing was
+    not defined: an output was not finite, or all predictions were the same.
+    """
+    if not dataset.has("validation"):
         return ""
-    counts: dict[Any, int] = {}
-    for row in dataset.rows("validation"):
-        counts[row.label] = counts.get(row.label, 0) + 1
-    majority = max(counts.values()) / sum(counts.values())
-    if accuracy > majority:
-        return ""
-    return (
-        f"validation accuracy {accuracy:.3f} is not above {majority:.3f}, which always saying "
-        "the most frequent class gives"
-    )
+    if dataset.task.name == "text-classification":
+        counts = Counter(row.label for row in dataset.rows("validation"))
+        guess, found = max(counts.values()) / counts.total(), metrics.get("accuracy", 0.0)
+        learnt = found > guess
+        rival = f"above {guess:.3f}, which always saying the most frequent class gives"
+    elif dataset.task.name == "regression":
+        found = metrics.get("pearson", 0.0)
+        learnt = found > 0
+        rival = "above 0, which predictions that say nothing give"
+    else:
+        vocabulary = loaded.model.config.get_text_config().vocab_size
+        found = metrics.get("perplexity", math.inf)
+        learnt = found < vocabulary
+        rival = f"below {vocabulary}, which choosing among all tokens blindly gives"
+    return "" if learnt else f"validation {dataset.task.metric} {found:.3f} is not {rival}"

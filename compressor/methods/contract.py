@@ -110,7 +110,9 @@ class ModifierHooks(Protocol):
     """The hooks that a modifier may define; the loop calls those that are there.
 
     `step(closure)` replaces the plain optimizer step: `closure()` runs forward and backward on
-    the same batch with the same dropout mask and returns the loss.
+    the same batch with the same dropout mask and returns the loss. It raises when the run is
+    stopped or diverges, and the weights are saved as they then are: a modifier that has moved
+    them for a moment puts them back in a `finally`.
     """
 
     def on_start(self) -> None:

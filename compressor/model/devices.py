@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from compressor.errors import MachineError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(device: str) -> torch.device:
+    """What `--device` means on this machine: "auto" takes the GPU where there is one.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+
+    Raises:
+        MachineError: "cuda" where torch sees no GPU.
+    """
+    import torch
+
+    refuse_absent_gpu(device)
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def refuse_absent_gpu(device: str) -> None:

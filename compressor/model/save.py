@@ -85,9 +85,14 @@ def probe_inputs(model: PreTrainedModel, *, rows: int = 2, length: int = 7) -> d
 def largest_difference(
     one: torch.nn.Module, other: torch.nn.Module, inputs: dict[str, torch.Tensor]
 ) -> float:
-    """Largest absolute difference of the first outputs of two modules on `inputs`."""
+    """Largest absolute difference of the first outputs of two modules on `inputs`.
+
+    Both compute where `one` is.
+    """
     import torch
 
+    device = next(one.parameters()).device
+    inputs = {name: value.to(device) for name, value in inputs.items()}
     with torch.inference_mode():
-        first, second = (module.eval()(**inputs)[0].float() for module in (one, other))
+        first, second = (module.to(device).eval()(**inputs)[0].float() for module in (one, other))
     return float((first - second).abs().max())

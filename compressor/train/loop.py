@@ -161,22 +161,20 @@ class _Loop:
 
         def closure() -> float:
             parts.clear()
-            # A stepper may have moved the weights for a moment: no state may be saved then.
-            parts.update(self._forward_backward(step, may_stop=stepper is None))
+            parts.update(self._forward_backward(step))
+            self._check_finite(step, parts)
             return parts["loss"]
 
         if stepper is None:
             closure()
-            self._check_finite(step, parts)
             self.optimizer.step()
         else:
             stepper.step(closure)
-            self._check_finite(step, parts)
         for modifier in self.modifiers:
             _call(modifier, "after_step", step)
         return parts
 
-    def _forward_backward(self, step: int, *, may_stop: bool) -> dict[str, float]:
+    def _forward_backward(self, step: int) -> dict[str, float]:
         """Gradients of one step's batches, clipped; the mean loss and its parts."""
         import torch
 
@@ -185,8 +183,7 @@ class _Loop:
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         for micro in range(accumulate):
-            if may_stop:
-                self.stop.check()
+            self.stop.check()
             batch = self._batch(step, micro)
             last = micro == accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.model):

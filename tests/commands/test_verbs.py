@@ -189,17 +189,50 @@ def test_bfloat16_checkpoints_stay_bfloat16(here):
     assert int((weight == 0).sum()) == weight.numel() // 2
 
 
+def write_rows(folder, name, rows):
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
 def test_no_learning_is_said_and_can_fail_the_job(here, capsys):
-    words = ["finetune", "base", "--data", "data", "--lr", 0, "--epochs", 1, "-o", "dull"]
-    code = go(*words, "--must-learn")
-    said = capsys.readouterr().err
-    record = here / "dull" / "compression.json"
-    if code == 4:
-        assert "most frequent class" in said
-        assert not (here / "dull").exists()
-    else:  # random weights may beat the majority by luck; then nothing may be said
-        assert code == 0
-        assert json.loads(record.read_text())["steps"][-1]["metrics"]["accuracy"] > 0.5
+    rows = tiny.rows(48)
+    write_rows(here / "twisted", "train", rows)
+    opposite = {"negative": "positive", "positive": "negative"}
+    write_rows(here / "twisted", "validation", [{**r, "label": opposite[r["label"]]} for r in rows])
+    words = ["finetune", "teacher", "--data", "twisted", "--lr", 0, "--epochs", 1, "-o", "dull"]
+    assert go(*words, "--must-learn") == 4
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "most frequent class" in said.err
+    assert "dull.refused" in said.err
+    assert not (here / "dull").exists()
+    report = json.loads((here / "dull.refused" / "report.json").read_text())
+    assert report["metrics"]["accuracy"] < 0.5
+    assert report["command"].startswith("compressor finetune teacher")
+
+    assert go(*words, "--resume") == 0  # nothing is trained again
+    assert "warning: validation accuracy" in capsys.readouterr().err
+    assert (here / "dull" / "compression.json").exists()
+    assert not (here / "dull.state").exists()
+
+
+def test_no_learning_is_judged_for_regression_too(here, capsys):
+    rows = [{"text": row["text"], "score": float(i)} for i, row in enumerate(tiny.rows(48))]
+    write_rows(here / "scores", "train", rows)
+    write_rows(here / "scores", "validation", rows)
+    model = tiny.model(seed=0, labels=("score",))
+    torch.nn.init.zeros_(model.classifier.weight)  # says the same of everything
+    model.save_pretrained(here / "constant")
+    tiny.tokenizer().save_pretrained(here / "constant")
+    words = ["finetune", "constant", "--data", "scores", "--lr", 0, "--epochs", 1]
+    assert go(*words, "--must-learn", "-o", "dull") == 4
+    assert "pearson" in capsys.readouterr().err
+
+
+def test_must_learn_needs_rows_to_judge_by(here, capsys):
+    write_rows(here / "alone", "train", tiny.rows(48))
+    assert go("finetune", "base", "--data", "alone", "--must-learn", "-o", "dull") == 2
+    assert "validation" in capsys.readouterr().err
 
 
 def test_divergence_exits_5_and_leaves_no_output(here, capsys):
