@@ -75,6 +75,8 @@ def run(
     first = _baseline(baseline, opened, shared)
     checkpoints = list({c.path.resolve(): c for c in (first, *opened)}.values())
     dataset = _dataset(data, checkpoints)
+    if dataset is not None:
+        split_for_evaluation(dataset, measure.split)
     _refuse_unjudgeable(gates, checkpoints, dataset)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
@@ -198,7 +200,7 @@ def measure_all(
     facts = [candidate.facts() for candidate in candidates]
     task = None
     if dataset is not None:
-        split = measure.split or split_for_evaluation(dataset)
+        split = split_for_evaluation(dataset, measure.split)
         task = _task_facts(dataset, split, candidates[0], measure)
         with console.Progress(f"scoring on {split}", len(candidates)) as progress:
             for candidate, entry in zip(candidates, facts, strict=True):

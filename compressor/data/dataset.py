@@ -59,15 +59,23 @@ class Dataset:
             InputError: there is no such split, a row lacks a column, or a label does not fit. Up
                 to twenty bad rows are listed.
         """
+        self.require(split)
+        for file in self.source.splits[split]:
+            for _, row in refuse_bad(self._checked(file), file):
+                yield row
+
+    def require(self, split: str) -> None:
+        """Refuse a split that is not there.
+
+        Raises:
+            InputError: it names the splits that are.
+        """
         if not self.has(split):
             raise InputError(
                 f"no {split} rows; there are {' and '.join(self.source.splits)} rows",
                 hint=f"add a {split} file to the folder",
                 where=self.source.name,
             )
-        for file in self.source.splits[split]:
-            for _, row in refuse_bad(self._checked(file), file):
-                yield row
 
     def _checked(self, file: Path) -> Iterator[tuple[int, Row | Bad]]:
         for line, row in read_rows(file):
@@ -204,7 +212,12 @@ def _labelled(
         (name, rows) = next(iter(found.items()))
         console.warn(f"{where}: every one of the {rows:,} rows has the label {name!r}")
     names = model_labels or tuple(found)
-    return Dataset(source, task, texts, label, names, class_ids(names, found))
+    ids = class_ids(names, found)
+    by_number = [key for key in found if key in ids and names[ids[key]] != key and key.isdecimal()]
+    if by_number:
+        shown = listed([f"{key} is {names[ids[key]]}" for key in by_number])
+        console.note(f"{source.name}: labels are read as the model's class numbers, {shown}")
+    return Dataset(source, task, texts, label, names, ids)
 
 
 def _say_what_was_found(dataset: Dataset) -> None:
@@ -217,12 +230,15 @@ def _say_what_was_found(dataset: Dataset) -> None:
     console.note(text)
 
 
-def split_for_evaluation(dataset: Dataset) -> str:
-    """Name the split to evaluate on: validation where there is one, else test.
+def split_for_evaluation(dataset: Dataset, wanted: str = "") -> str:
+    """Name the split to evaluate on: the wanted one, or validation where there is one, else test.
 
     Raises:
-        InputError: the data has neither; training rows are no evaluation.
+        InputError: the data lacks the wanted one, or has neither; training rows are no evaluation.
     """
+    if wanted:
+        dataset.require(wanted)
+        return wanted
     for split in ("validation", "test"):
         if dataset.has(split):
             return split

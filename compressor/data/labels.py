@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from compressor.data.tasks import TASKS, Task
@@ -154,22 +154,27 @@ def _shown(kind: str, key: str) -> str:
     return repr(key) if kind == "name" else key or "nothing"
 
 
-def class_ids(labels: Sequence[str], found: Iterable[str]) -> dict[str, int]:
+def class_ids(labels: Sequence[str], found: Collection[str]) -> dict[str, int]:
     """Key -> class id. Names match exactly, or without regard to case where that is unambiguous.
 
     Args:
         labels: the names of the classes in order of id, from the data or from a model.
-        found: the keys that the data holds. Integers count as ids when the names say nothing
-            (`LABEL_0`, or empty): nobody can know what a model calls its unnamed classes.
+        found: the keys that the data holds. Integers count as ids where they are 0 to n - 1, one
+            for each name, or where the names say nothing (`LABEL_0`, or empty).
     """
     ids = {name: index for index, name in enumerate(labels)}
     folded = [name.casefold() for name in labels]
     if len(set(folded)) == len(folded):
         for index, name in enumerate(folded):
             ids.setdefault(name, index)
+    numbers = [str(index) for index in range(len(labels))]
+    keys = set(found)
     unnamed = all(UNNAMED.fullmatch(name) for name in labels)
-    if unnamed and all(INTEGER.fullmatch(key) for key in found):
-        ids.update((str(index), index) for index in range(len(labels)))
+    named_by_number = any(INTEGER.fullmatch(name) for name in labels)
+    if not named_by_number and (
+        keys == set(numbers) or (unnamed and all(INTEGER.fullmatch(key) for key in keys))
+    ):
+        ids.update((number, index) for index, number in enumerate(numbers))
     return ids
 
 

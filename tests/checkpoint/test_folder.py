@@ -247,7 +247,7 @@ def test_fault_is_refused_in_words(name, folder):
     start = time.perf_counter()
     with pytest.raises(InputError) as caught:
         open_checkpoint(folder)
-    assert time.perf_counter() - start < 0.3
+    assert time.perf_counter() - start < 2  # the bare stack takes up to 46 s
     for word in words:
         assert word in caught.value.message
     assert "\n" not in caught.value.message

@@ -21,7 +21,7 @@ def test_a_typo_names_what_is_there(tmp_path):
     start = time.perf_counter()
     with pytest.raises(InputError) as caught:
         resolve_model(str(tmp_path / "teachr-sst2"))
-    assert time.perf_counter() - start < 0.3
+    assert time.perf_counter() - start < 2  # the bare stack takes up to 46 s
     assert f"{tmp_path / 'teachr-sst2'} does not exist" in caught.value.message
     assert f"nearest name there: {tmp_path / 'teacher-sst2'}" in caught.value.message
     assert caught.value.hint == "to fetch from the hub write hub:NAME"

@@ -95,10 +95,14 @@ def test_class_ids_match_by_name_whatever_the_order():
     assert "a" not in class_ids(("A", "a!", "A!"), ["a"])
 
 
-def test_integers_are_ids_only_for_unnamed_classes():
+def test_integers_are_ids_where_they_number_every_class_or_classes_have_no_names():
     assert class_ids(("LABEL_0", "LABEL_1"), ["0", "1"])["1"] == 1
     assert class_ids(("", ""), ["0"])["1"] == 1
-    assert "1" not in class_ids(("negative", "positive"), ["0", "1"])
+    assert class_ids(("negative", "positive"), ["1", "0"])["1"] == 1
+    # two classes of another task are not two of these three
+    assert "1" not in class_ids(("entailment", "neutral", "contradiction"), ["0", "1"])
+    assert "1" not in class_ids(("negative", "positive"), ["1", "2"])
+    assert "1" not in class_ids(("negative", "7"), ["0", "1"])
     assert "pos" not in class_ids(("LABEL_0", "LABEL_1"), ["neg", "pos"])
     assert class_ids(("1", "0"), ["0", "1"])["0"] == 1
 
