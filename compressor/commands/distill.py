@@ -15,6 +15,7 @@ from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
     publish_trained,
+    refuse_unjudged,
     train_model,
     training_record,
 )
@@ -46,7 +47,7 @@ def run(
     methods: Methods,
     words: list[str],
     must_learn: Annotated[
-        bool, typer.Option("--must-learn", help="exit 4 if no better than the majority class")
+        bool, typer.Option("--must-learn", help="exit 4 if no better than a guess")
     ] = False,
 ) -> None:
     """Train a smaller student to answer like its teacher.
@@ -62,6 +63,7 @@ def run(
         refuse_quantized(checkpoint, "distill")
     refuse_headless(models["teacher"])
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
+    refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="distill",
         words=words,

@@ -14,11 +14,12 @@ from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
     publish_trained,
+    refuse_unjudged,
     train_model,
     training_record,
 )
 from compressor.data.dataset import Dataset
-from compressor.errors import InputError, UsageError
+from compressor.errors import InputError
 from compressor.model.tasks import labels_of
 from compressor.train.options import TrainingOptions
 
@@ -35,7 +36,7 @@ def run(
     words: list[str],
     teacher: Annotated[str, typer.Option(help="a checkpoint to learn from besides")] = "",
     must_learn: Annotated[
-        bool, typer.Option("--must-learn", help="exit 4 if no better than the majority class")
+        bool, typer.Option("--must-learn", help="exit 4 if no better than a guess")
     ] = False,
 ) -> None:
     """Train a checkpoint on a task.
@@ -49,11 +50,7 @@ def run(
     for checkpoint in models.values():
         refuse_quantized(checkpoint, "finetune")
     dataset = data_in_the_heads_order(data, models["model"])
-    if must_learn and not dataset.has("validation"):
-        raise UsageError(
-            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
-            where="--must-learn",
-        )
+    refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="finetune",
         words=words,

@@ -70,6 +70,19 @@ def data_for_training(data: DataOptions, model_labels: tuple[str, ...] | None = 
     return dataset
 
 
+def refuse_unjudged(dataset: Dataset, *, must_learn: bool) -> None:
+    """Refuse `--must-learn` where no rows could show it, before any work.
+
+    Raises:
+        UsageError: there are no validation rows.
+    """
+    if must_learn and not dataset.has("validation"):
+        raise UsageError(
+            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
+            where="--must-learn",
+        )
+
+
 def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
     """Open `--data`.
 
