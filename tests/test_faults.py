@@ -164,9 +164,9 @@ def fresh(*words: str, cwd: Path) -> tuple[subprocess.CompletedProcess, float]:
         ("--version", 0, 0.3),
         ("prune --method gmp --help", 0, 0.6),
         ("methods", 0, 0.6),
-        ("inspect model", 0, 0.6),
-        ("prune modle --method magnitude", 3, 0.6),
-        ("finetune model --data dada", 3, 0.6),
+        ("inspect model", 0, 0.45),
+        ("prune modle --method magnitude", 3, 0.3),
+        ("finetune model --data dada", 3, 0.45),
     ],
 )
 def test_answers_at_once_and_without_torch(words, code, budget, tmp_path):

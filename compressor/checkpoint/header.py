@@ -2,7 +2,8 @@
 
 A file is 8 bytes (length of the header, little-endian), the header (JSON: name -> dtype, shape,
 data_offsets), then the values back to back. Nothing is read before its size is known to fit, so a
-hostile header costs neither memory nor time.
+hostile header costs neither memory nor time. numpy is loaded with the first values, so that a
+refusal comes without it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from compressor.checkpoint.reading import open_regular, parse_object, refuse_known_mistakes, shown
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 # The format allows 100 MB, whose parsing takes a gigabyte; 5 MB describe 40,000 tensors.
@@ -31,6 +31,7 @@ STORED_AS = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
     "U64": "<u8", "I64": "<i8", "F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
+BYTES = {name: 1 if code == "?" else int(code[-1]) for name, code in STORED_AS.items()}
 FLOATS = ("F16", "BF16", "F32", "F64")
 
 
@@ -67,7 +68,7 @@ class TensorInfo:
     @property
     def bits(self) -> int:
         """Bits of one value."""
-        return 8 * np.dtype(STORED_AS[self.dtype]).itemsize
+        return 8 * BYTES[self.dtype]
 
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
@@ -149,7 +150,7 @@ def _entry(name: str, value: Any, file: Path, data_start: int) -> TensorInfo:
         raise refuse(f"shape {shown(str(shape))} is not a list of sizes")
     if not _whole_numbers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise refuse(f"data_offsets {shown(str(offsets))} are not a range of bytes")
-    needed = math.prod(shape) * np.dtype(STORED_AS[dtype]).itemsize
+    needed = math.prod(shape) * BYTES[dtype]
     if needed != offsets[1] - offsets[0]:
         raise refuse(
             f"shape {shown(str(shape))} of {dtype} needs {needed:,} bytes, its range holds "
@@ -178,6 +179,8 @@ def _check_ranges(infos: list[TensorInfo], data_start: int, size: int, file: Pat
 
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """BF16 values, given as their bits, as float32 of the same shape."""
+    import numpy as np
+
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -187,6 +190,8 @@ def read_array(info: TensorInfo) -> NDArray[Any]:
     Returns:
         An array of `info.shape`.
     """
+    import numpy as np
+
     stored = np.dtype(STORED_AS[info.dtype])
     if not info.numel:
         return np.empty(info.shape, np.float32 if info.dtype == "BF16" else stored)
@@ -196,6 +201,8 @@ def read_array(info: TensorInfo) -> NDArray[Any]:
 
 def read_chunks(info: TensorInfo) -> Iterator[NDArray[Any]]:
     """The values of a tensor in flat pieces of at most `CHUNK`, so that memory stays flat."""
+    import numpy as np
+
     if not info.numel:
         return
     stored = np.dtype(STORED_AS[info.dtype])

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from compressor.checkpoint.header import FLOATS, TensorInfo, read_chunks
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -69,6 +68,8 @@ def refuse_not_finite(tensors: Mapping[str, TensorInfo], folder: Path) -> None:
 
 def not_finite(chunks: Iterable[NDArray[Any]]) -> tuple[int, int]:
     """Number of NaN and number of infinite values in pieces of a float tensor."""
+    import numpy as np
+
     nan = infinite = 0
     for chunk in chunks:
         if not np.isfinite(chunk).all():
@@ -90,6 +91,8 @@ def unpack(packed: NDArray[Any], bits: int, columns: int) -> NDArray[np.uint8]:
     Returns:
         [rows, columns], with the offset 2**(bits - 1) still added.
     """
+    import numpy as np
+
     octets = np.ascontiguousarray(packed).view(np.uint8)
     single = np.unpackbits(octets, axis=1, bitorder="little")[:, : columns * bits]
     weights = (1 << np.arange(bits)).astype(np.uint8)
