@@ -15,7 +15,13 @@ class TrainingOptions:
     max_steps: int = option(0, "stop after so many optimizer steps; 0 for no limit", low=0)
     batch_size: int = option(32, "rows per step and process", low=1)
     accumulate: int = option(1, "batches whose gradients are added up in one step", low=1)
-    learning_rate: float = option(5e-5, "peak learning rate", low=0.0, flag="lr")
+    learning_rate: float = option(
+        5e-5,
+        "peak learning rate",
+        source="tests/benchmarks/default_learning_rate.py",
+        low=0.0,
+        flag="lr",
+    )
     schedule: str = option(
         "linear",
         "how the learning rate falls after the warm-up",
