@@ -18,7 +18,7 @@ class TrainingOptions:
     learning_rate: float = option(
         5e-5,
         "peak learning rate",
-        source="tests/benchmarks/default_learning_rate.py",
+        source="a search on held-out sentences of SST-2",
         low=0.0,
         flag="lr",
     )
