@@ -241,7 +241,7 @@ class Sharpness:
         self.passes = 0
         self.before_pass = {}
 
-    def __call__(self, modifier, closure):
+    def run(self, modifier, closure):
         import torch
 
         weights = [module.weight for module in modifier.modules.values()]
@@ -271,7 +271,10 @@ def sharp(inputs, tmp_path, monkeypatch):
     from compressor.methods.modifiers import gmp
 
     stepper = Sharpness()
-    step = lambda self, closure: stepper(self, closure)  # noqa: E731, PLW0108 - binds `self`
+
+    def step(modifier, closure):  # a plain function, so that it is bound as a method
+        stepper.run(modifier, closure)
+
     monkeypatch.setattr(gmp.Modifier, "step", step, raising=False)
     monkeypatch.chdir(linked(tmp_path / "here", inputs, "teacher", "data"))
     return stepper
