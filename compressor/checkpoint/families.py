@@ -27,6 +27,7 @@ class Family:
         hidden: config key of the hidden width.
         heads: config key of the number of attention heads.
         layers: config key of the depth.
+        ffn: config key of the width inside the feed-forward part.
         decoder_layers: config key of the decoder's depth, where there are two stacks.
         stored_layers: config key of the number of layers that are stored, where layers share.
         head_width: config key that frees the heads from dividing the hidden width.
@@ -42,6 +43,7 @@ class Family:
     hidden: str = "hidden_size"
     heads: str = "num_attention_heads"
     layers: str = "num_hidden_layers"
+    ffn: str = "intermediate_size"
     decoder_layers: str = ""
     stored_layers: str = ""
     head_width: str = "head_dim"
@@ -63,7 +65,7 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _BERT,
     "camembert": _BERT,
     "distilbert": replace(
-        _BERT, hidden="dim", heads="n_heads", layers="n_layers", word_width="dim"
+        _BERT, hidden="dim", heads="n_heads", layers="n_layers", ffn="hidden_dim", word_width="dim"
     ),
     "electra": _NARROW,
     "albert": replace(_NARROW, stored_layers="num_hidden_groups"),
@@ -78,6 +80,7 @@ FAMILIES: dict[str, Family] = {
         hidden="n_embd",
         heads="n_head",
         layers="n_layer",
+        ffn="n_inner",
         words=("wte.weight",),
         word_width="n_embd",
         positions="wpe.weight",
@@ -95,6 +98,7 @@ FAMILIES: dict[str, Family] = {
         heads="num_heads",
         layers="num_layers",
         decoder_layers="num_decoder_layers",
+        ffn="d_ff",
         head_width="d_kv",
         words=("shared.weight", "embed_tokens.weight"),
         word_width="d_model",
@@ -106,6 +110,7 @@ FAMILIES: dict[str, Family] = {
         heads="encoder_attention_heads",
         layers="encoder_layers",
         decoder_layers="decoder_layers",
+        ffn="encoder_ffn_dim",
         words=("shared.weight", "embed_tokens.weight"),
         word_width="d_model",
         positions="embed_positions.weight",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
-from compressor.commands.slots import MODIFIERS, Methods, Slot
+from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
 from compressor.commands.teachers import refuse_headless, refuse_reordered
 from compressor.commands.training import (
     bytes_for_training,
@@ -19,6 +20,8 @@ from compressor.commands.training import (
     train_model,
     training_record,
 )
+from compressor.errors import UsageError
+from compressor.methods.students.smaller import SHAPE_FLAGS
 from compressor.model.tasks import labels_of
 from compressor.train.options import TrainingOptions
 
@@ -26,42 +29,58 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 SLOTS = (
-    Slot("--method", ("objectives",), "soft_labels", "what the student learns from the teacher"),
+    Slot(
+        "--method",
+        ("objectives",),
+        "soft_labels",
+        "what the student learns from the teacher; repeat it to add losses up",
+        many=True,
+        default_with=tuple((flag, "minilm_v2,soft_labels") for flag in SHAPE_FLAGS),
+    ),
     Slot(
         "--student",
         ("students",),
         "copy_layers",
         "how the student is made, or a checkpoint to start it from",
         or_model=True,
+        default_with=tuple((flag, "smaller") for flag in SHAPE_FLAGS),
     ),
     MODIFIERS,
 )
 
 
 def run(
-    teacher: Annotated[str, typer.Argument(metavar="TEACHER", help=MODEL_HELP)],
+    teacher: Annotated[list[str], typer.Argument(metavar="TEACHER...", help=MODEL_HELP)],
     *,
     data: DataOptions,
     training: TrainingOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
+    teacher_weights: Annotated[
+        str, typer.Option(help="weights of several teachers' logits (2,1) [default: all alike]")
+    ] = "",
     must_learn: Annotated[
         bool, typer.Option("--must-learn", help="exit 4 if no better than a guess")
     ] = False,
 ) -> None:
-    """Train a smaller student to answer like its teacher.
+    """Train a smaller student to answer like its teacher, or like several.
 
     compressor distill teacher --layers 3 --data reviews/ --epochs 6 -o student
     """
-    objective, modifiers = methods.one("method"), methods.all("with")
+    objectives, modifiers = methods.all("method"), methods.all("with")
     builder = methods.all("student")
-    models = {"teacher": open_model(teacher, shared)}
+    weights = shares(teacher_weights, len(teacher))
+    models = {
+        f"teacher{number or ''}": open_model(reference, shared)
+        for number, reference in enumerate(teacher)
+    }
     if not builder:
         models["student"] = open_model(methods.typed["student"], shared)
-    for checkpoint in models.values():
+    for role, checkpoint in models.items():
         refuse_quantized(checkpoint, "distill")
-    refuse_headless(models["teacher"])
+        if role != "student" and needs_answers(objectives):
+            refuse_headless(checkpoint)
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
@@ -70,9 +89,9 @@ def run(
         shared=shared,
         models=models,
         record={
-            "method": objective.name,
-            **objective.record()["options"],
+            **record_together(objectives),
             "student": builder[0].record() if builder else models["student"].name,
+            "teacher_weights": weights,
             "with": [picked.record() for picked in modifiers],
             **training_record(training),
         },
@@ -81,23 +100,65 @@ def run(
     if not job.begin(needed_bytes=bytes_for_training(models["teacher"])):
         return
     with job.at_work():
-        from compressor.model.load import load
-
-        loaded_teacher = load(models["teacher"], dataset.task.name)
-        if builder:
-            student = builder[0].method.module.build(loaded_teacher, builder[0].options)
-        else:
-            student = load_student(models["student"], loaded_teacher, shared.seed)
+        teachers = load_teachers(job, needs_answers(objectives))
+        student = make_student(job, builder, teachers[0])
         trained = train_model(
             job,
             student,
             dataset,
             training,
-            objective=objective,
+            objectives=objectives,
             modifiers=modifiers,
-            teacher=loaded_teacher,
+            teachers=list(zip(teachers, weights, strict=True)),
         )
         publish_trained(job, student, trained, dataset, must_learn=must_learn)
+
+
+def load_teachers(job: Job, answers: bool) -> list[Loaded]:
+    """The teachers of a job, with the head of its task.
+
+    On plain text nothing but answers asks for a head, so none is loaded without `answers`.
+    """
+    from compressor.model.load import load
+
+    task = job.dataset.task
+    head = task.name if answers or task.labelled else None
+    return [load(one, head) for role, one in job.models.items() if role != "student"]
+
+
+def make_student(job: Job, builder: list[Picked], teacher: Loaded) -> Loaded:
+    """The student that a method makes or a checkpoint holds, the same for the same seed."""
+    if not builder:
+        return load_student(job.models["student"], teacher, job.shared.seed)
+    import torch
+
+    torch.manual_seed(job.shared.seed)
+    return builder[0].method.module.build(teacher, builder[0].options)
+
+
+def needs_answers(objectives: list[Picked]) -> bool:
+    """Whether an objective looks at answers, so that teacher and student need a head."""
+    return any(picked.method.module.NEEDS_LOGITS for picked in objectives)
+
+
+def shares(text: str, count: int) -> list[float]:
+    """The weights of `count` teachers.
+
+    Raises:
+        UsageError: not one number above zero for each teacher.
+    """
+    if not text:
+        return [1.0] * count
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != count or not all(0 < weight < math.inf for weight in weights):
+        raise UsageError(
+            f"--teacher-weights {text}: expected {count} numbers above 0, one for each teacher",
+            where="--teacher-weights",
+        )
+    return weights
 
 
 def load_student(checkpoint: Checkpoint, teacher: Loaded, seed: int) -> Loaded:

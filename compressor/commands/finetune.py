@@ -9,7 +9,8 @@ import typer
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
-from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods
+from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, record_together
+from compressor.commands.teachers import refuse_teacherless
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -43,7 +44,8 @@ def run(
 
     compressor finetune bert-base-uncased-folder --data reviews/ --epochs 2 -o teacher
     """
-    objective, modifiers = methods.one("objective"), methods.all("with")
+    objectives, modifiers = methods.all("objective"), methods.all("with")
+    refuse_teacherless(objectives, teacher)
     models = {"model": open_model(model, shared)}
     if teacher:
         models["teacher"] = open_model(teacher, shared)
@@ -57,8 +59,7 @@ def run(
         shared=shared,
         models=models,
         record={
-            "method": objective.name,
-            **objective.record()["options"],
+            **record_together(objectives),
             "with": [picked.record() for picked in modifiers],
             **training_record(training),
         },
@@ -81,9 +82,9 @@ def run(
             loaded,
             dataset,
             training,
-            objective=objective,
+            objectives=objectives,
             modifiers=modifiers,
-            teacher=load(models["teacher"], dataset.task.name) if teacher else None,
+            teachers=[(load(models["teacher"], dataset.task.name), 1.0)] if teacher else [],
         )
         publish_trained(job, loaded, trained, dataset, must_learn=must_learn)
 

@@ -11,6 +11,7 @@ from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
+from compressor.commands.teachers import refuse_teacherless
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -95,8 +96,9 @@ def _prune_in_training(
     words: list[str],
     teacher: str,
 ) -> None:
-    picked, objective = methods.one("method"), methods.one("objective")
+    picked, objectives = methods.one("method"), methods.all("objective")
     modifiers = [picked, *methods.all("with")]
+    refuse_teacherless(objectives, teacher)
     models = {"model": checkpoint}
     if teacher:
         models["teacher"] = open_model(teacher, shared)
@@ -110,7 +112,7 @@ def _prune_in_training(
         record={
             "method": picked.name,
             **as_record(picked.options),
-            "objective": objective.record(),
+            "objective": [other.record() for other in objectives],
             "with": [other.record() for other in modifiers[1:]],
             **training_record(training),
         },
@@ -119,11 +121,15 @@ def _prune_in_training(
     if not job.begin(needed_bytes=bytes_for_training(checkpoint)):
         return
     with job.at_work():
-        _train_and_publish(job, dataset, training, objective, modifiers)
+        _train_and_publish(job, dataset, training, objectives, modifiers)
 
 
 def _train_and_publish(
-    job: Job, dataset: Dataset, training: TrainingOptions, objective: Any, modifiers: list[Any]
+    job: Job,
+    dataset: Dataset,
+    training: TrainingOptions,
+    objectives: list[Any],
+    modifiers: list[Any],
 ) -> None:
     from compressor.model.layers import encoder_linears
     from compressor.model.load import load
@@ -136,9 +142,9 @@ def _train_and_publish(
         loaded,
         dataset,
         training,
-        objective=objective,
+        objectives=objectives,
         modifiers=modifiers,
-        teacher=load(teacher, dataset.task.name) if teacher else None,
+        teachers=[(load(teacher, dataset.task.name), 1.0)] if teacher else [],
     )
     sparsity = sparsity_of(encoder_linears(loaded.model))
     trained.metrics["sparsity"] = sparsity

@@ -22,11 +22,11 @@ class Slot:
     Attributes:
         flag: as typed.
         kinds: kinds of method that it takes.
-        default: name of the method when the flag is absent; "" for none.
+        default: names of the methods when the flag is absent, separated by commas; "" for none.
         help: help text.
         many: whether the flag may stand several times.
         or_model: whether a word that is no method's name is a checkpoint.
-        default_with_teacher: replaces `default` on command lines that name a `--teacher`.
+        default_with: replaces `default` on command lines that hold a certain flag.
     """
 
     flag: str
@@ -35,7 +35,7 @@ class Slot:
     help: str
     many: bool = False
     or_model: bool = False
-    default_with_teacher: str = ""
+    default_with: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -48,8 +48,9 @@ OBJECTIVE = Slot(
     "--objective",
     ("objectives",),
     "task",
-    "what training minimises; soft_labels if there is a --teacher",
-    default_with_teacher="soft_labels",
+    "what training minimises, soft_labels if there is a --teacher; repeat it to add losses up",
+    many=True,
+    default_with=(("--teacher", "soft_labels"),),
 )
 
 
@@ -68,6 +69,14 @@ class Picked:
     def record(self) -> dict[str, Any]:
         """Name and options for the lineage."""
         return {"method": self.name, "options": as_record(self.options)}
+
+
+def record_together(picked: Sequence[Picked]) -> dict[str, Any]:
+    """Names and options of methods used together, as one entry of the lineage."""
+    options: dict[str, Any] = {}
+    for one in picked:
+        options.update(as_record(one.options))
+    return {"method": "+".join(one.name for one in picked), **options}
 
 
 @dataclass(frozen=True)
@@ -110,11 +119,10 @@ def chosen_methods(
     Raises:
         UsageError: a name that no method has.
     """
-    has_teacher = bool(values_of("--teacher", words))
     chosen: dict[str, list[Method]] = {}
     for slot in slots:
-        default = slot.default_with_teacher if has_teacher else ""
-        named = values_of(slot.flag, words) or [default or slot.default]
+        defaults = [names for flag, names in slot.default_with if values_of(flag, words)]
+        named = values_of(slot.flag, words) or (*defaults, slot.default)[0].split(",")
         wanted = [word for word in named if word]
         if slot.or_model:
             known = {name for kind in slot.kinds for name in names(kind)}

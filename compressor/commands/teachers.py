@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor.checkpoint.folder import Checkpoint
-from compressor.errors import InputError
+from compressor.commands.slots import Picked
+from compressor.errors import InputError, UsageError
 from compressor.model.tasks import labels_of, task_of
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 UNNAMED = re.compile(r"LABEL_\d+")
+
+
+def refuse_teacherless(objectives: Sequence[Picked], teacher: str) -> None:
+    """Refuse an objective that learns from a teacher where none is named.
+
+    Raises:
+        UsageError: names the objective.
+    """
+    for picked in objectives:
+        if picked.method.module.NEEDS_TEACHER and not teacher:
+            raise UsageError(f"{picked.name} needs a teacher", hint="add --teacher MODEL")
 
 
 def refuse_headless(teacher: Checkpoint) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -141,9 +141,9 @@ def train_model(
     dataset: Dataset,
     training: TrainingOptions,
     *,
-    objective: Picked,
+    objectives: list[Picked],
     modifiers: list[Picked],
-    teacher: Loaded | None = None,
+    teachers: Sequence[tuple[Loaded, float]] = (),
 ) -> Trained:
     """Train `student` in place with the chosen methods.
 
@@ -154,12 +154,12 @@ def train_model(
     """
     from compressor.train.accelerator import make_accelerator
     from compressor.train.loop import train
-    from compressor.train.run import Run
+    from compressor.train.run import Run, Taught
     from compressor.train.state import StateFolder
 
-    if not objective.method.module.NEEDS_TEACHER:
-        teacher = None
-    if teacher is not None:
+    if not any(picked.method.module.NEEDS_TEACHER for picked in objectives):
+        teachers = ()
+    for teacher, _ in teachers:
         refuse_misfit(teacher, student)
     accelerator = make_accelerator(training, job.shared.device)
     state = StateFolder(job.target, _bound_to(job))
@@ -173,14 +173,14 @@ def train_model(
         return train(
             Run(
                 student=student,
-                objective=_maker(objective, "Objective"),
+                objectives=[_maker(picked, "Objective") for picked in objectives],
                 modifiers=[_maker(picked, "Modifier") for picked in modifiers],
                 feed=feed,
-                evaluate=_evaluator(held_out) if held_out is not None else None,
+                held_out=held_out,
                 options=training,
                 seed=job.shared.seed,
                 state=state,
-                teacher=teacher,
+                teachers=[Taught(teacher, weight) for teacher, weight in teachers],
                 accelerator=accelerator,
             )
         )
@@ -204,12 +204,6 @@ def _rows_folder(state: Path) -> Path:
 
 def _maker(picked: Picked, name: str) -> Callable[[Any], Any]:
     return lambda context: getattr(picked.method.module, name)(picked.options, context)
-
-
-def _evaluator(feed: Feed) -> Callable[..., Any]:
-    from compressor.train.evaluate import evaluate, torch_forward
-
-    return lambda model, check: evaluate(torch_forward(model), feed, check=check)
 
 
 def _bound_to(job: Job) -> dict[str, Any]:
@@ -240,7 +234,8 @@ def publish_trained(
         "training_seconds": round(trained.seconds, 3),
         "curve": trained.history,
     }
-    complaint = no_better_than_guessing(trained.metrics, dataset, loaded)
+    judged = trained.metric == dataset.task.metric
+    complaint = no_better_than_guessing(trained.metrics, dataset, loaded) if judged else ""
     if complaint and must_learn:
         refusal = GateError(complaint, where="--must-learn")
         job.leave_refusal(refusal, {"metrics": metrics, **facts})

@@ -11,7 +11,8 @@ file's name. The file holds
 | kind | the file defines |
 | --- | --- |
 | student | `build(teacher, options) -> Loaded` |
-| objective | `class Objective(options, context)` with `loss(batch) -> Loss`; `NEEDS_TEACHER` |
+| objective | `class Objective(options, context)`: `loss(batch, student, teacher) -> Loss`; \
+`NEEDS_TEACHER`; `NEEDS_LOGITS`, whether it looks at the answers of a head |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
 | transform | `apply(loaded, batches, options) -> facts`; `NEEDS_DATA` |
 
@@ -21,12 +22,16 @@ Torch is imported inside functions so that help and `methods` answer without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from compressor.model.views import LOGITS, Views
+
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from transformers import PretrainedConfig
 
 Batch = Mapping[str, "torch.Tensor"]
 
@@ -84,7 +89,8 @@ class Context:
     Attributes:
         model: the module being trained.
         task: name of the task, a key of `compressor.data.tasks.TASKS`.
-        teacher_logits: maps a batch to the teacher's logits, or None without a teacher.
+        student_config: the configuration of that module.
+        teacher_config: the configuration of the teacher's model, or None without a teacher.
         total_steps: optimizer steps of the whole run.
         steps_per_epoch: optimizer steps in one pass over the training rows.
         learning_rate: the peak learning rate.
@@ -92,16 +98,31 @@ class Context:
 
     model: torch.nn.Module
     task: str
-    teacher_logits: Callable[[Batch], torch.Tensor] | None = None
+    student_config: PretrainedConfig | None = None
+    teacher_config: PretrainedConfig | None = None
     total_steps: int = 0
     steps_per_epoch: int = 0
     learning_rate: float = 0.0
 
 
 class Objective(Protocol):
-    """What training minimises; may own parameters that are trained and never saved."""
+    """What training minimises.
 
-    def loss(self, batch: Batch) -> Loss:
+    The loop runs student and teacher and hands over what they show, so that several objectives
+    share one forward pass. An objective may own parameters that are trained and never saved, as
+    `module`, and may have `before_step(step)`, called before each optimizer step.
+
+    Attributes:
+        student_shows: what it looks at in the student: LOGITS, HIDDEN, ATTENTION.
+        teacher_shows: the same for the teacher; empty when it asks no teacher.
+        module: parameters of its own, if it has any.
+    """
+
+    student_shows: frozenset[str] = frozenset({LOGITS})
+    teacher_shows: frozenset[str] = frozenset()
+    module: nn.Module | None = None
+
+    def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The loss of one batch."""
         ...
 

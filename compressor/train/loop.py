@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
+from compressor.train.criterion import Criterion
+from compressor.train.judge import Judge
 from compressor.train.optimizer import build_optimizer, planned_learning_rate
 from compressor.train.run import Metrics, Run, Trained
 from compressor.train.signals import StopRequest
@@ -25,7 +27,7 @@ from compressor.train.state import (
     optimizer_tensors,
     weights_of,
 )
-from compressor.train.teacher import teacher_logits
+from compressor.train.teacher import make_teacher
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +55,8 @@ class _Loop:
     """The state of one training while it runs."""
 
     def __init__(self, run: Run, stop: StopRequest) -> None:
+        import torch
+
         self.run, self.stop, self.options = run, stop, run.options
         self.accelerator = run.accelerator
         self.batches_per_step = run.options.accumulate * self.accelerator.num_processes
@@ -60,29 +64,28 @@ class _Loop:
         self.total = math.ceil(run.options.epochs * self.steps_per_epoch)
         if run.options.max_steps:
             self.total = min(self.total, run.options.max_steps)
-        teacher = None
-        if run.teacher is not None:
-            with self.accelerator.main_process_first():  # the others read what it computed
-                teacher = teacher_logits(
-                    run.teacher,
-                    run.feed,
-                    self.accelerator.device,
-                    cache_file=run.state.teacher_file,
-                    check=stop.check,
-                )
         self.bare = run.student.model.train()
         self.model = self.accelerator.prepare(self.bare)
         context = Context(
             model=self.model,
             task=run.feed.task.name,
-            teacher_logits=teacher,
+            student_config=self.bare.config,
+            teacher_config=run.teachers[0].loaded.model.config if run.teachers else None,
             total_steps=self.total,
             steps_per_epoch=self.steps_per_epoch,
             learning_rate=run.options.learning_rate,
         )
-        self.objective = run.objective(context)
+        torch.manual_seed(run.seed)  # of the objectives' own parameters
+        self.criterion = Criterion([make(context) for make in run.objectives], context)
+        with self.accelerator.main_process_first():  # the others read what it computed
+            self.teacher = make_teacher(
+                run, self.criterion.teacher_shows, self.accelerator.device, stop.check
+            )
+        self.judge = Judge(self.criterion, run.held_out, self.teacher, run.feed)
         self.modifiers = [make(context) for make in run.modifiers]
-        self.extra = getattr(self.objective, "module", None)
+        self.extra = self.criterion.module
+        if self.extra is not None:
+            self.extra.to(self.accelerator.device)
         trained = [self.bare] + ([self.extra] if self.extra is not None else [])
         self.optimizer = self.accelerator.prepare(build_optimizer(trained, run.options))
         self.position = Position()
@@ -104,7 +107,7 @@ class _Loop:
                 parts = self._step(self.position.step)
                 self.position.step += 1
                 shown = {name: f"{value:.4f}" for name, value in parts.items()}
-                progress.advance(**shown, **self._shown_best())
+                progress.advance(**shown, **self.judge.shown(self.position.best))
                 before = time.monotonic()
                 if self._due(self.options.eval_steps or self.steps_per_epoch):
                     self.position.history.append({"step": self.position.step, **parts})
@@ -117,6 +120,7 @@ class _Loop:
         metrics = self._finish()
         return Trained(
             metrics=metrics,
+            metric=self.judge.metric,
             best_step=self.kept_step,
             steps=self.total,
             history=self.position.history,
@@ -139,7 +143,7 @@ class _Loop:
             load_weights(self.bare, self.best)
             kept = best
         else:  # the evaluation just made, if there was one
-            kept = self.position.history[-1] if self.run.evaluate is not None else {}
+            kept = self.position.history[-1] if self.run.held_out is not None else {}
         self.bare.eval()
         self.kept_step = int(kept.get("step", self.total))
         return {name: value for name, value in kept.items() if name != "step"}
@@ -149,6 +153,7 @@ class _Loop:
     def _step(self, step: int) -> dict[str, float]:
         self.stop.check()
         rate = planned_learning_rate(step, self.total, self.options)
+        self.criterion.before_step(step)
         for modifier in self.modifiers:
             if hasattr(modifier, "learning_rate"):
                 rate = modifier.learning_rate(step, rate)
@@ -188,10 +193,14 @@ class _Loop:
             last = micro == accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.model):
                 with accelerator.autocast():
-                    loss = self.objective.loss(batch)
+                    loss = self.criterion(batch, self.teacher)
                 accelerator.backward(loss.total / accumulate)
             for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / accumulate
+        if self.extra is not None and accelerator.num_processes > 1:
+            for parameter in self.extra.parameters():  # outside the wrapper that would do it
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
         norm = accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
         sums["gradient_norm"] = float(norm)
         return sums
@@ -225,12 +234,10 @@ class _Loop:
     def _evaluate(self) -> None:
         """Score the weights as they are, and remember them when they are the best so far."""
         position = self.position
-        if self.run.evaluate is not None:
-            self.bare.eval()
-            metrics = self.run.evaluate(self.bare, self.stop.check).metrics
-            self.bare.train()
+        if self.run.held_out is not None:
+            metrics = self.judge.score(self.bare, self.stop.check)
             position.history.append({"step": position.step, **metrics})
-            if self._settled() and self._improves(metrics):
+            if self._settled() and self.judge.improves(metrics, position.best):
                 position.best = {"step": position.step, **metrics}
                 self.best = {name: value.clone() for name, value in weights_of(self.bare).items()}
         position.evaluated = True
@@ -241,18 +248,6 @@ class _Loop:
             for modifier in self.modifiers
             if hasattr(modifier, "settled")
         )
-
-    def _improves(self, metrics: Metrics) -> bool:
-        task, best = self.run.feed.task, self.position.best
-        if task.metric not in metrics or not best:
-            return task.metric in metrics
-        new, old = metrics[task.metric], best[task.metric]
-        return new > old if task.higher_is_better else new < old
-
-    def _shown_best(self) -> dict[str, str]:
-        metric = self.run.feed.task.metric
-        best = self.position.best
-        return {f"best {metric}": f"{best[metric]:.4f}"} if best else {}
 
     # Going on ----------------------------------------------------------------------------
 

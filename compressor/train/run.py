@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,27 @@ from compressor.train.options import TrainingOptions
 from compressor.train.state import StateFolder
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
     from compressor.model.load import Loaded
-    from compressor.train.evaluate import Evaluation
     from compressor.train.feed import Feed
 
 Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """One model to learn from.
+
+    Attributes:
+        loaded: the teacher.
+        weight: its share in the mean of several teachers' logits.
+        feed: the training rows in its own tokens, where they are not the student's.
+    """
+
+    loaded: Loaded
+    weight: float = 1.0
+    feed: Feed | None = None
 
 
 @dataclass(frozen=True)
@@ -27,27 +40,27 @@ class Run:
 
     Attributes:
         student: the model that is trained, in place.
-        objective: makes the objective from the run's context.
+        objectives: each makes one objective from the run's context; their losses add up.
         modifiers: each makes one modifier from the run's context.
         feed: the training rows.
-        evaluate: scores a module on the validation split, checking for signals; None without one.
+        held_out: the validation rows, if there are any.
         options: how long and how fast.
         seed: order of rows, dropout, masked tokens.
         state: where to keep what a resumed run needs.
         accelerator: processes, device and number format.
-        teacher: the model to learn from, if the objective asks for one.
+        teachers: the models to learn from.
     """
 
     student: Loaded
-    objective: Callable[[Context], Any]
+    objectives: list[Callable[[Context], Any]]
     modifiers: list[Callable[[Context], Any]]
     feed: Feed
-    evaluate: Callable[[torch.nn.Module, Callable[[], None]], Evaluation] | None
+    held_out: Feed | None
     options: TrainingOptions
     seed: int
     state: StateFolder
     accelerator: Accelerator
-    teacher: Loaded | None = None
+    teachers: Sequence[Taught] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ class Trained:
 
     Attributes:
         metrics: of the weights that were kept; empty without a validation split.
+        metric: the one that the best weights were chosen by.
         best_step: optimizer steps after which the kept weights were reached.
         steps: optimizer steps of the whole run.
         history: entries with `step`, and `loss` and its parts, or metrics.
@@ -64,6 +78,7 @@ class Trained:
     """
 
     metrics: Metrics
+    metric: str
     best_step: int
     steps: int
     history: list[dict[str, float]]

@@ -60,7 +60,7 @@ def test_an_option_of_another_method_is_named(capsys):
         ("finetune m --nonsense", "--nonsense"),
         ("finetune", "MODEL"),
         ("finetune m --with swa_ghost", "no such method"),
-        ("distill m --method task --method soft_labels", "one method"),
+        ("distill m --student smaller --student copy_layers", "one method"),
         ("benchmark m --shapes 1by2", "1x32"),
         ("benchmark m --min-speedup 0", "--min-speedup"),
     ],

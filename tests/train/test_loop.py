@@ -16,8 +16,8 @@ from compressor.methods.contract import Loss
 from compressor.methods.modifiers import gmp
 from compressor.methods.objectives import task
 from compressor.model.load import Loaded
+from compressor.train import judge
 from compressor.train.accelerator import make_accelerator
-from compressor.train.evaluate import evaluate, torch_forward
 from compressor.train.feed import Feed
 from compressor.train.loop import train
 from compressor.train.options import TrainingOptions
@@ -55,10 +55,10 @@ def make_run(feeds, folder, options=OPTIONS, *, objective=None, modifiers=(), wa
     state.prepare(resume=options.resume, force=False)
     return Run(
         student=loaded,
-        objective=objective or (lambda context: task.Objective(task.Options(), context)),
+        objectives=[objective or (lambda context: task.Objective(task.Options(), context))],
         modifiers=[*modifiers, *watchers],
         feed=feed,
-        evaluate=lambda model, check: evaluate(torch_forward(model), held_out, check=check),
+        held_out=held_out,
         options=options,
         seed=seed,
         state=state,
@@ -126,19 +126,22 @@ def test_stopped_by_a_signal_and_resumed_it_ends_in_the_same_bytes(
     assert found.best_step == wanted.best_step
 
 
-def test_a_signal_during_evaluation_repeats_the_evaluation(feeds, tmp_path):
+def test_a_signal_during_evaluation_repeats_the_evaluation(feeds, tmp_path, monkeypatch):
     whole = make_run(feeds, tmp_path / "whole")
     wanted = train(whole)
     run = make_run(feeds, tmp_path / "cut")
     calls = []
 
-    def interrupted(model, check):
+    def interrupted(self, model, check):
         calls.append(1)
         os.kill(os.getpid(), signal.SIGINT)
-        return run.evaluate(model, check)
+        return score(self, model, check)
 
-    with pytest.raises(Interrupted) as caught:
-        train(replace(run, evaluate=interrupted))
+    score = judge.Judge.score
+    with monkeypatch.context() as patch:
+        patch.setattr(judge.Judge, "score", interrupted)
+        with pytest.raises(Interrupted) as caught:
+            train(run)
     assert caught.value.exit_code == 130
     assert len(calls) == 1
     resumed = make_run(feeds, tmp_path / "cut", replace(OPTIONS, resume=True))
@@ -185,11 +188,12 @@ class Exploding:
 
     def __init__(self, context):
         self.inner = task.Objective(task.Options(), context)
+        self.student_shows, self.teacher_shows = self.inner.student_shows, frozenset()
         self.calls = 0
 
-    def loss(self, batch):
+    def loss(self, batch, student, teacher):
         self.calls += 1
-        loss = self.inner.loss(batch)
+        loss = self.inner.loss(batch, student, teacher)
         return Loss(loss.total * float("nan"), loss.parts) if self.calls == 4 else loss
 
 

@@ -8,8 +8,10 @@ from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
 from compressor.methods.contract import model_inputs
 from compressor.model.load import Loaded
+from compressor.model.views import LOGITS
 from compressor.train.feed import Feed
-from compressor.train.teacher import teacher_logits
+from compressor.train.run import Taught
+from compressor.train.teacher import Teacher
 
 CPU = torch.device("cpu")
 
@@ -23,12 +25,20 @@ def make_feed(folder, task=None):
     return Feed(encoded, tokenizer, dataset.task, 8, seed=0)
 
 
+def asking(teacher, feed, file, *others):
+    """A function from a batch to the logits."""
+    taught = [Taught(teacher), *others]
+    shows = frozenset({LOGITS})
+    made = Teacher(taught, feed, CPU, shows, cache_file=file, check=lambda: None)
+    return lambda batch: made(batch).logits
+
+
 def test_cached_answers_equal_live_ones_and_outlive_the_model(tmp_path):
     feed = make_feed(tmp_path)
     model = tiny.model()
     teacher = Loaded(model, feed.tokenizer, None, "text-classification")
     file = tmp_path / "state" / "teacher.npy"
-    ask = teacher_logits(teacher, feed, CPU, cache_file=file, check=lambda: None)
+    ask = asking(teacher, feed, file)
     for rows in feed.plan(3):
         batch = feed.batch(rows, CPU)
         with torch.no_grad():
@@ -40,7 +50,7 @@ def test_cached_answers_equal_live_ones_and_outlive_the_model(tmp_path):
         raise AssertionError("the teacher was asked again")
 
     model.forward = never
-    again = teacher_logits(teacher, feed, CPU, cache_file=file, check=lambda: None)
+    again = asking(teacher, feed, file)
     assert torch.equal(again(batch), ask(batch))
 
 
@@ -49,7 +59,7 @@ def test_a_masked_lm_is_asked_each_time_because_its_inputs_change(tmp_path):
     model = tiny.model(head="AutoModelForMaskedLM", labels=None)
     teacher = Loaded(model, feed.tokenizer, None, "masked-lm")
     file = tmp_path / "teacher.npy"
-    ask = teacher_logits(teacher, feed, CPU, cache_file=file, check=lambda: None)
+    ask = asking(teacher, feed, file)
     rows = feed.plan(0)[0]
     first, second = (feed.batch(rows, CPU, epoch, 0) for epoch in (0, 1))
     assert not torch.equal(first["input_ids"], second["input_ids"])

@@ -15,15 +15,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, model_inputs, option
+from compressor.methods.contract import Batch, Context, Loss, option
 from compressor.methods.objectives.task import task_loss
+from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
     import torch
 
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
+NEEDS_LOGITS = True
 
 
 @dataclass(frozen=True)
@@ -58,26 +59,24 @@ def soft_label_loss(
 
 
 class Objective:
-    """Runs the student, asks for the teacher's logits, mixes the two losses."""
+    """Mixes the distance to the teacher's logits with the labels' own loss."""
+
+    student_shows = frozenset({LOGITS})
 
     def __init__(self, options: Options, context: Context) -> None:
-        if context.teacher_logits is None and options.hard_weight < 1:
-            raise UsageError("soft_labels needs a teacher", hint="add --teacher MODEL")
-        self.options = options
-        self.context = context
+        self.options, self.task = options, context.task
+        self.teacher_shows = frozenset({LOGITS} if options.hard_weight < 1 else ())
 
-    def loss(self, batch: Batch) -> Loss:
+    def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The mixed loss of one batch."""
-        context, hard_weight = self.context, self.options.hard_weight
-        logits = context.model(**model_inputs(batch)).logits
-        hard = task_loss(context.task, logits, batch["labels"])
+        hard_weight = self.options.hard_weight
+        hard = task_loss(self.task, student.logits, batch["labels"])
         if hard_weight == 1:
             return Loss(hard, {"hard": hard.detach()})
-        teacher = context.teacher_logits(batch)
-        if logits.dim() == 3:  # tokens: every real position, masked or not
+        learnt, taught = student.logits, teacher.logits
+        if learnt.dim() == 3:  # tokens: every real position, masked or not
             real = batch["attention_mask"].bool()
-            soft = soft_label_loss(logits[real], teacher[real], self.options.temperature)
-        else:
-            soft = soft_label_loss(logits, teacher, self.options.temperature)
+            learnt, taught = learnt[real], taught[real]
+        soft = soft_label_loss(learnt, taught, self.options.temperature)
         total = (1 - hard_weight) * soft + hard_weight * hard
         return Loss(total, {"soft": soft.detach(), "hard": hard.detach()})

@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, model_inputs
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
     import torch
 
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = False
+NEEDS_LOGITS = True
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,15 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 
 class Objective:
-    """Runs the model and scores it on the labels."""
+    """Scores the model on the labels."""
+
+    student_shows = frozenset({LOGITS})
+    teacher_shows: frozenset[str] = frozenset()
 
     def __init__(self, options: Options, context: Context) -> None:
-        self.context = context
+        self.task = context.task
 
-    def loss(self, batch: Batch) -> Loss:
+    def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The task loss of one batch."""
-        logits = self.context.model(**model_inputs(batch)).logits
-        total = task_loss(self.context.task, logits, batch["labels"])
+        total = task_loss(self.task, student.logits, batch["labels"])
         return Loss(total, {"task": total.detach()})

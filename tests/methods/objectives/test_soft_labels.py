@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import tiny
-from compressor.errors import UsageError
 from compressor.methods.contract import Context, model_inputs
 from compressor.methods.objectives import soft_labels, task
+from compressor.model.views import Views
 
 TEACHER = torch.tensor([[2.0, 0.0, -2.0], [1.0, 1.0, 0.0]])
 STUDENT = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
@@ -34,39 +34,38 @@ def test_one_output_is_the_squared_distance():
     assert loss.item() == pytest.approx(5.0)
 
 
-def batch_and_model():
+def batch_and_views():
     model = tiny.model()
     tokens = tiny.tokenizer()(["great film", "awful dull plot"], padding=True, return_tensors="pt")
-    return model, {**tokens, "labels": torch.tensor([1, 0])}
+    batch = {**tokens, "labels": torch.tensor([1, 0])}
+    return model, batch, Views(model(**model_inputs(batch)).logits)
+
+
+def objective(model, task="text-classification", **options):
+    return soft_labels.Objective(soft_labels.Options(**options), Context(model, task))
 
 
 def test_a_student_equal_to_its_teacher_has_no_soft_loss_and_no_gradient():
-    model, batch = batch_and_model()
-    answers = model(**model_inputs(batch)).logits.detach()
-    context = Context(model, "text-classification", teacher_logits=lambda _: answers)
-    objective = soft_labels.Objective(soft_labels.Options(hard_weight=0.0), context)
-    loss = objective.loss(batch)
+    model, batch, student = batch_and_views()
+    teacher = Views(student.logits.detach())
+    loss = objective(model, hard_weight=0.0).loss(batch, student, teacher)
     loss.total.backward()
     assert loss.total.item() == pytest.approx(0.0, abs=1e-6)
     assert max(p.grad.abs().max() for p in model.parameters() if p.grad is not None) < 1e-6
 
 
 def test_hard_weight_one_is_plain_training_and_asks_no_teacher():
-    model, batch = batch_and_model()
-
-    def never(_):
-        raise AssertionError("the teacher was asked")
-
-    context = Context(model, "text-classification", teacher_logits=never)
-    hard = soft_labels.Objective(soft_labels.Options(hard_weight=1.0), context).loss(batch)
-    plain = task.Objective(task.Options(), context).loss(batch)
-    assert hard.total.item() == plain.total.item()
+    model, batch, student = batch_and_views()
+    hard = objective(model, hard_weight=1.0)
+    assert not hard.teacher_shows
+    plain = task.Objective(task.Options(), Context(model, "text-classification"))
+    losses = [one.loss(batch, student, Views()).total.item() for one in (hard, plain)]
+    assert losses[0] == losses[1]
 
 
 def test_parts_are_unweighted_and_add_up():
-    model, batch = batch_and_model()
-    context = Context(model, "text-classification", teacher_logits=lambda _: torch.eye(2) * 3)
-    loss = soft_labels.Objective(soft_labels.Options(hard_weight=0.25), context).loss(batch)
+    model, batch, student = batch_and_views()
+    loss = objective(model, hard_weight=0.25).loss(batch, student, Views(torch.eye(2) * 3))
     total = 0.75 * loss.parts["soft"] + 0.25 * loss.parts["hard"]
     assert loss.total.item() == pytest.approx(total.item(), rel=1e-6)
 
@@ -76,22 +75,12 @@ def test_padding_of_token_losses_does_not_count():
     ids = tiny.tokenizer()(["great film", "a very long awful dull plot"], padding=True)
     batch = {name: torch.tensor(ids[name]) for name in ("input_ids", "attention_mask")}
     batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
-    shape = (*batch["input_ids"].shape, model.config.vocab_size)
-    answers = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    student = Views(model(**model_inputs(batch)).logits)
+    answers = torch.randn(student.logits.shape, generator=torch.Generator().manual_seed(1))
     other = answers.clone()
     other[batch["attention_mask"] == 0] = 99.0
     losses = [
-        soft_labels.Objective(
-            soft_labels.Options(), Context(model, "masked-lm", teacher_logits=lambda _, a=a: a)
-        )
-        .loss(batch)
-        .total.item()
+        objective(model, "masked-lm").loss(batch, student, Views(a)).total.item()
         for a in (answers, other)
     ]
     assert losses[0] == losses[1]
-
-
-def test_without_a_teacher_it_says_what_to_add():
-    with pytest.raises(UsageError, match="teacher") as caught:
-        soft_labels.Objective(soft_labels.Options(), Context(tiny.model(), "text-classification"))
-    assert "--teacher" in caught.value.hint
