@@ -28,6 +28,7 @@ from compressor.train.state import (
     weights_of,
 )
 from compressor.train.teacher import make_teacher
+from compressor.train.vocabulary import words_in_use
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +41,9 @@ def train(run: Run) -> Trained:
         DivergedError: a loss or gradient was not finite; the last finite state is saved.
         Interrupted: a signal came; the state is saved.
     """
-    with StopRequest() as stop:
+    # On its device first: the table that is set aside for the while does not move with the model.
+    model = run.student.model.to(run.accelerator.device)
+    with StopRequest() as stop, words_in_use(model, run.feed):
         loop = _Loop(run, stop)
         try:
             trained = loop.run_all()
