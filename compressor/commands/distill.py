@@ -22,7 +22,7 @@ from compressor.commands.training import (
 )
 from compressor.errors import UsageError
 from compressor.methods.students.smaller import SHAPE_FLAGS
-from compressor.model.tasks import labels_of
+from compressor.model.tasks import labels_of, task_of
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -68,18 +68,19 @@ def run(
 
     compressor distill teacher --layers 3 --data reviews/ --epochs 6 -o student
     """
-    objectives, modifiers = methods.all("method"), methods.all("with")
-    builder = methods.all("student")
+    modifiers, builder = methods.all("with"), methods.all("student")
     weights = shares(teacher_weights, len(teacher))
     models = {
         f"teacher{number or ''}": open_model(reference, shared)
         for number, reference in enumerate(teacher)
     }
+    objectives = objectives_for(models["teacher"], methods)
+    answers = any(map(looks_at_answers, objectives))
     if not builder:
         models["student"] = open_model(methods.typed["student"], shared)
     for role, checkpoint in models.items():
         refuse_quantized(checkpoint, "distill")
-        if role != "student" and needs_answers(objectives):
+        if role != "student" and answers:
             refuse_headless(checkpoint)
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
     refuse_unjudged(dataset, must_learn=must_learn)
@@ -100,7 +101,7 @@ def run(
     if not job.begin(needed_bytes=bytes_for_training(models["teacher"])):
         return
     with job.at_work():
-        teachers = load_teachers(job, needs_answers(objectives))
+        teachers = load_teachers(job, answers)
         student = make_student(job, builder, teachers[0])
         trained = train_model(
             job,
@@ -115,15 +116,19 @@ def run(
 
 
 def load_teachers(job: Job, answers: bool) -> list[Loaded]:
-    """The teachers of a job, with the head of its task.
+    """The teachers of a job, with the head of its task where they have one.
 
-    On plain text nothing but answers asks for a head, so none is loaded without `answers`.
+    Without `answers` nothing asks for a head, and a language model's would only cost time.
     """
     from compressor.model.load import load
 
     task = job.dataset.task
-    head = task.name if answers or task.labelled else None
-    return [load(one, head) for role, one in job.models.items() if role != "student"]
+
+    def head(checkpoint: Checkpoint) -> str | None:
+        has_one = task.labelled and task_of(checkpoint) == task.name
+        return task.name if answers or has_one else None
+
+    return [load(one, head(one)) for role, one in job.models.items() if role != "student"]
 
 
 def make_student(job: Job, builder: list[Picked], teacher: Loaded) -> Loaded:
@@ -136,9 +141,17 @@ def make_student(job: Job, builder: list[Picked], teacher: Loaded) -> Loaded:
     return builder[0].method.module.build(teacher, builder[0].options)
 
 
-def needs_answers(objectives: list[Picked]) -> bool:
-    """Whether an objective looks at answers, so that teacher and student need a head."""
-    return any(picked.method.module.NEEDS_LOGITS for picked in objectives)
+def objectives_for(teacher: Checkpoint, methods: Methods) -> list[Picked]:
+    """The objectives that were named, or the defaults that a teacher without a head allows."""
+    chosen = methods.all("method")
+    if methods.typed["method"] or task_of(teacher) is not None:
+        return chosen
+    return [one for one in chosen if not looks_at_answers(one)] or chosen
+
+
+def looks_at_answers(objective: Picked) -> bool:
+    """Whether teacher and student need a head for this objective."""
+    return objective.method.module.NEEDS_LOGITS
 
 
 def shares(text: str, count: int) -> list[float]:

@@ -282,3 +282,63 @@ def test_overlapping_and_overlong_rows_can_be_refused(here, capsys):
     assert go(*words, "b", "--no-overlap") == 3
     assert go(*words, "c", "--max-length", 6, "--on-long", "error") == 3
     assert "tokens" in capsys.readouterr().err
+
+
+def last_step(folder):
+    return json.loads((folder / "compression.json").read_text())["steps"][-1]
+
+
+def test_a_student_of_another_shape_learns_relations_and_answers(workshop, tmp_path):
+    words = f"distill {workshop}/teacher --student-layers 2 --student-hidden 16 --student-heads 2"
+    training = f"--data {workshop}/data --epochs 1 -o {tmp_path}/student"
+    assert run([*words.split(), *training.split()]) == 0
+    step = last_step(tmp_path / "student")
+    assert step["method"] == "minilm_v2+soft_labels"
+    assert step["options"]["student"]["options"]["student_hidden"] == 16
+    assert "accuracy" in step["metrics"]
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["hidden_size"]) == (2, 16)
+
+
+def test_a_teacher_without_a_head_teaches_relations_alone(workshop, tmp_path):
+    tiny.checkpoint(tmp_path / "bare", head="AutoModel", labels=None)
+    words = f"distill {tmp_path}/bare --student-hidden 16 --student-heads 2 --epochs 1"
+    for data in (f"--data {workshop}/data", f"--data {workshop}/data --task masked-lm"):
+        assert run([*words.split(), *data.split(), "-o", f"{tmp_path}/out", "--force"]) == 0
+        step = last_step(tmp_path / "out")
+        assert step["method"] == "minilm_v2"
+        assert set(step["metrics"]) == {
+            "loss",
+            "queries_relations",
+            "keys_relations",
+            "values_relations",
+        }
+        config = json.loads((tmp_path / "out" / "config.json").read_text())
+        assert config["architectures"] == ["BertModel"]
+
+
+def test_two_teachers_are_averaged(workshop, tmp_path):
+    words = f"distill {workshop}/teacher {workshop}/teacher --teacher-weights 3,1 --layers 2"
+    training = f"--data {workshop}/data --epochs 1"
+    assert run([*words.split(), *training.split(), "-o", f"{tmp_path}/two"]) == 0
+    one = f"distill {workshop}/teacher --layers 2 {training} -o {tmp_path}/one"
+    assert run(one.split()) == 0
+    files = [tmp_path / name / "model.safetensors" for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()  # the mean of two equal teachers
+    step = last_step(tmp_path / "two")
+    assert step["options"]["teacher_weights"] == [3.0, 1.0]
+    assert set(step["inputs"]) == {"teacher", "teacher1", "data"}
+
+
+def test_teacher_weights_must_fit(workshop, capsys):
+    words = f"distill {workshop}/teacher --data {workshop}/data --teacher-weights"
+    for weights in ("1,2", "0", "-1", "a", "nan"):
+        assert run([*words.split(), weights]) == 2
+        assert "1 numbers above 0" in capsys.readouterr().err
+
+
+def test_several_teachers_cannot_be_averaged_in_hidden_states(workshop, tmp_path, capsys):
+    words = f"distill {workshop}/teacher {workshop}/teacher --method tinybert --layers 2"
+    words += f" --data {workshop}/data -o {tmp_path}/out"
+    assert run(words.split()) == 2
+    assert "attention, hidden" in capsys.readouterr().err
