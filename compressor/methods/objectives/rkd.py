@@ -64,15 +64,12 @@ def relations(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Args:
         rows: [B, width].
     """
-    import torch
-
     # Differences of inner products cancel: twice the digits keep those of near rows.
     centred = rows.double() - rows.double().mean(0)
     products = centred @ centred.T  # [B, B]
     squares = products.diagonal()  # [B]
     apart = squares[:, None] + squares[None, :] - 2 * products
-    own = torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    known = (apart > NO_DISTANCE) & ~own
+    known = apart > NO_DISTANCE
     # Clamped before the root, whose gradient at zero is infinite.
     lengths = apart.clamp(min=NO_DISTANCE).sqrt()
     distances = lengths * known

@@ -103,13 +103,14 @@ def test_the_hinge_is_of_each_row_not_of_their_mean():
 
 
 def test_mixes_by_psi_and_names_its_parts():
-    made = objective()
+    made = objective(hinge_margin=0.1)
     made.before_step(95)  # phase 10: phi 0.4, psi 0.25
     loss = made.loss(rows([0]), Views(STUDENT), Views(TEACHER))
     hard = task.task_loss("text-classification", STUDENT, torch.tensor([0])).item()
-    assert loss.total.item() == pytest.approx(0.25 * hard)  # 2 (1 - 0.8)^2 < 0.4
+    soft = 2 * (1 - 0.8) ** 2 - 0.1 * 0.4  # what exceeds m phi
+    assert loss.total.item() == pytest.approx(0.25 * hard + 0.75 * soft)
     parts = {name: value.item() for name, value in loss.parts.items()}
-    wanted = {"continuation": 0, "hard": hard, "phi": 0.4, "psi": 0.25, "active": 0}
+    wanted = {"continuation": soft, "hard": hard, "phi": 0.4, "psi": 0.25, "active": 1}
     assert parts == pytest.approx(wanted)
 
 
@@ -151,3 +152,33 @@ def test_a_short_run_goes_through_the_whole_schedule(workshop, tmp_path):
         mixed = point["psi"] * point["hard"] + (1 - point["psi"]) * point["continuation"]
         assert point["loss"] == pytest.approx(mixed, rel=1e-3, abs=1e-4)
         assert 0 <= point["active"] <= 1
+
+
+def fit_to_rippled_teacher(seed, margin, *, scaled, steps=600, ripple=0.3):
+    """Held-out squared error to a clean sine of a small network taught by a rippled one."""
+    torch.manual_seed(seed)
+    layers = [torch.nn.Linear(1, 128), torch.nn.Linear(128, 128), torch.nn.Linear(128, 1)]
+    relu = torch.nn.ReLU()
+    net = torch.nn.Sequential(layers[0], relu, layers[1], relu, layers[2])
+    inputs = (torch.rand(3000, 1) * 2 - 1) * torch.pi
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    for step in range(steps):
+        x = inputs[torch.randint(0, 3000, (256,))]
+        taught = x.sin() + ripple * (8 * x).sin()
+        level = ckd.temperature(ckd.phase_of(step, steps, 30), 30, 10) if scaled else 1
+        phi = ckd.smoothing(level, 10)
+        distances = ckd.squared_distance(net(x), taught, phi, "sum")
+        loss, _ = ckd.hinge(distances, margin * phi)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    x = torch.linspace(-torch.pi, torch.pi, 1001)[:, None]
+    with torch.no_grad():
+        return (net(x) - x.sin()).square().mean().item()
+
+
+@pytest.mark.slow
+def test_a_margin_of_the_teachers_ripple_keeps_the_student_from_learning_it():
+    plain = [fit_to_rippled_teacher(seed, 0.0, scaled=False) for seed in range(5)]
+    forgiving = [fit_to_rippled_teacher(seed, 0.3**2, scaled=True) for seed in range(5)]
+    assert sum(forgiving) < sum(plain) / 2
