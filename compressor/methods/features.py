@@ -1,4 +1,4 @@
-"""What the methods that compare hidden states share: layer maps, projections, masked means."""
+"""What methods that compare student and teacher share: layer maps, projections, masked means."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 MAPS = "uniform, top, bottom, last, or pairs student:teacher such as 1:2,2:4"
 
 
-def layer_pairs(layer_map: str, student: int, teacher: int) -> list[tuple[int, int]]:
+def layer_pairs(
+    layer_map: str, student: int, teacher: int, flag: str = "--layer-pairs"
+) -> list[tuple[int, int]]:
     """Which student layer learns from which teacher layer, as indices of the hidden-state lists.
 
     Index 0 is the embeddings' output and 1 the first layer's.
@@ -23,6 +25,7 @@ def layer_pairs(layer_map: str, student: int, teacher: int) -> list[tuple[int, i
             (only the last to the last), or pairs.
         student: M, the student's depth.
         teacher: N, the teacher's depth.
+        flag: where the map was typed, for the messages.
 
     Raises:
         UsageError: the depths do not fit the map, or it cannot be read.
@@ -35,7 +38,7 @@ def layer_pairs(layer_map: str, student: int, teacher: int) -> list[tuple[int, i
             raise UsageError(
                 f"a uniform map needs a depth that divides the teacher's {teacher} layers; the "
                 f"student has {student}",
-                hint="--layer-pairs top, bottom, or pairs such as 1:2,2:4",
+                hint=f"{flag} top, bottom, or pairs such as 1:2,2:4",
             )
         return [(m, m * teacher // student) for m in own]
     if student > teacher and layer_map in ("top", "bottom"):
@@ -49,13 +52,24 @@ def layer_pairs(layer_map: str, student: int, teacher: int) -> list[tuple[int, i
         wrong = [p for p in pairs if not (0 <= p[0] <= student and 0 <= p[1] <= teacher)]
         wrong += [p for p in pairs if len(p) != 2]
     except (ValueError, IndexError):
-        raise UsageError(f"layer pairs {layer_map} are none of: {MAPS}") from None
+        raise UsageError(f"{flag} {layer_map} is none of: {MAPS}", where=flag) from None
     if wrong:
         raise UsageError(
-            f"layer pairs {layer_map}: the student has layers 0 to {student}, the teacher 0 to "
-            f"{teacher}, where 0 is the embeddings' output"
+            f"{flag} {layer_map}: the student has layers 0 to {student}, the teacher 0 to "
+            f"{teacher}, where 0 is the embeddings' output",
+            where=flag,
         )
     return pairs
+
+
+def answers(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Logits as [rows, classes]: as they are, or those of the real tokens of a language model.
+
+    Args:
+        logits: [batch, classes], or [batch, length, vocabulary].
+        mask: [batch, length], 1 at real tokens.
+    """
+    return logits[mask.bool()] if logits.dim() == 3 else logits
 
 
 def per_token_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

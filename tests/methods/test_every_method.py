@@ -13,23 +13,27 @@ from pathlib import Path
 import pytest
 import transformers
 
+import tiny
 from compressor.cli import run
 from compressor.methods.find import every
 from compressor.train import loop
 
 METHODS = {method.name: method for method in every()}
-TRAINING = "--data data --epochs 1 --batch-size 16 --save-steps 2"
+TRAINING = "--epochs 1 --batch-size 16 --save-steps 2"
 
 
 def command(method) -> str:
     """The shortest command that uses a method of each kind."""
+    training = f"--data data {TRAINING}"
     if method.kind == "students":
-        return f"distill teacher --student {method.name} {TRAINING}"
+        return f"distill teacher --student {method.name} {training}"
     if method.kind == "objectives":
-        return f"distill teacher --method {method.name} {TRAINING}"
+        if getattr(method.module, "FEWEST_CLASSES", 2) > 2:
+            return f"distill teacher-3 --method {method.name} --data data-3 {TRAINING}"
+        return f"distill teacher --method {method.name} {training}"
     if method.kind == "modifiers":
         verb = "prune teacher --method" if "prune" in method.verbs else "finetune teacher --with"
-        return f"{verb} {method.name} {TRAINING}"
+        return f"{verb} {method.name} {training}"
     data = " --data data" if method.module.NEEDS_DATA else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}"
 
@@ -38,11 +42,26 @@ def trains(method) -> bool:
     return method.kind != "transforms"
 
 
+@pytest.fixture(scope="session")
+def three_classes(tmp_path_factory):
+    """A folder with `teacher-3`, untrained, and `data-3`, for methods that need a third class."""
+    folder = tmp_path_factory.mktemp("three")
+    classes = ("bad", "fine", "good")
+    tiny.checkpoint(folder / "teacher-3", labels=classes)
+    (folder / "data-3").mkdir()
+    for split, count in (("train", 120), ("validation", 30)):
+        rows = [{**row, "label": classes[n % 3]} for n, row in enumerate(tiny.rows(count))]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "data-3" / f"{split}.jsonl").write_text(lines)
+    return folder
+
+
 @pytest.fixture
-def here(workshop, tmp_path, monkeypatch):
+def here(workshop, three_classes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("teacher", "data"):
         (tmp_path / name).symlink_to(workshop / name)
+        (tmp_path / f"{name}-3").symlink_to(three_classes / f"{name}-3")
     return tmp_path
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.features import answers
 from compressor.methods.objectives.task import task_loss
 from compressor.model.views import LOGITS, Views
 
@@ -73,10 +74,8 @@ class Objective:
         hard = task_loss(self.task, student.logits, batch["labels"])
         if hard_weight == 1:
             return Loss(hard, {"hard": hard.detach()})
-        learnt, taught = student.logits, teacher.logits
-        if learnt.dim() == 3:  # tokens: every real position, masked or not
-            real = batch["attention_mask"].bool()
-            learnt, taught = learnt[real], taught[real]
+        mask = batch["attention_mask"]  # of tokens, every real one counts, masked or not
+        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
         soft = soft_label_loss(learnt, taught, self.options.temperature)
         total = (1 - hard_weight) * soft + hard_weight * hard
         return Loss(total, {"soft": soft.detach(), "hard": hard.detach()})
