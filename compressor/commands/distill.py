@@ -9,6 +9,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
+from compressor.commands.objectives import needs_answers, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
 from compressor.commands.teachers import refuse_headless, refuse_reordered
@@ -82,6 +83,7 @@ def run(
         if role != "student" and needs_answers(objectives):
             refuse_headless(checkpoint)
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
+    refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="distill",
@@ -134,11 +136,6 @@ def make_student(job: Job, builder: list[Picked], teacher: Loaded) -> Loaded:
 
     torch.manual_seed(job.shared.seed)
     return builder[0].method.module.build(teacher, builder[0].options)
-
-
-def needs_answers(objectives: list[Picked]) -> bool:
-    """Whether an objective looks at answers, so that teacher and student need a head."""
-    return any(picked.method.module.NEEDS_LOGITS for picked in objectives)
 
 
 def shares(text: str, count: int) -> list[float]:

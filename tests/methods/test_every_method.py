@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import transformers
 
+import tiny
 from compressor.cli import run
 from compressor.methods.find import every
 from compressor.train import loop
 
-METHODS = {method.name: method for method in every()}
+METHODS = {f"{method.kind[:-1]}-{method.name}": method for method in every()}
 TRAINING = "--data data --epochs 1 --batch-size 16 --save-steps 2"
 
 
@@ -25,6 +26,8 @@ def command(method) -> str:
     """The shortest command that uses a method of each kind."""
     if method.kind == "students":
         return f"distill teacher --student {method.name} {TRAINING}"
+    if method.kind == "objectives" and serves_text(method):
+        return f"distill masked --method {method.name} --task masked-lm {TRAINING}"
     if method.kind == "objectives":
         return f"distill teacher --method {method.name} {TRAINING}"
     if method.kind == "modifiers":
@@ -32,6 +35,11 @@ def command(method) -> str:
         return f"{verb} {method.name} {TRAINING}"
     data = " --data data" if method.module.NEEDS_DATA else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}"
+
+
+def serves_text(method) -> bool:
+    """Whether a method learns from text without labels only."""
+    return "masked-lm" in getattr(method.module, "TASKS", ())
 
 
 def trains(method) -> bool:
@@ -43,6 +51,7 @@ def here(workshop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("teacher", "data"):
         (tmp_path / name).symlink_to(workshop / name)
+    tiny.checkpoint(tmp_path / "masked", head="AutoModelForMaskedLM", labels=None)
     return tmp_path
 
 
@@ -69,7 +78,8 @@ def test_runs_repeats_records_and_reloads(name, here):
     for flag in METHODS[name].flags():
         assert f'"{flag[2:].replace("-", "_")}"' in recorded
 
-    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+    head = "MaskedLM" if serves_text(METHODS[name]) else "SequenceClassification"
+    model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
         here / "one", output_loading_info=True
     )
     assert not report["missing_keys"]
