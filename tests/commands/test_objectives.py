@@ -75,8 +75,9 @@ def test_the_flags_mask_the_training_rows_and_leave_validation_alone(here, batch
     assert np.mean(plain) < 0.2
 
 
-def test_a_model_learns_without_masked_words(here, capsys):
-    words = f"distill masked --method distilbert --mlm-probability 0 {TRAINING}".split()
+@pytest.mark.parametrize("methods", ["distilbert", "distilbert --method soft_labels"])
+def test_a_model_learns_without_masked_words(here, methods):
+    words = f"distill masked --method {methods} --mlm-probability 0 {TRAINING}".split()
     assert run(words) == 0
 
 

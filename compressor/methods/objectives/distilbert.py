@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, Context, Loss, option
 from compressor.methods.features import per_token_mean
+from compressor.methods.objectives.task import IGNORED
 from compressor.model.views import HIDDEN, LOGITS, Views
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
 TASKS = ("masked-lm", "causal-lm")
-IGNORED = -100
 # Positions whose scores over the vocabulary are worked on at once: 31 MB each for BERT's words.
 # At 2,048 tokens the loss then needs about 0.9 GB in place of 1.5 GB, in the same time.
 CHUNK = 256
