@@ -92,6 +92,7 @@ def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str)
 def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
     import torch
 
+    from compressor.model.inputs import fed
     from compressor.model.load import load, longest_input, silenced
 
     where = choose_device(device)
@@ -102,7 +103,8 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            inputs = {n: torch.from_numpy(array).to(where) for n, array in arrays.items()}
+            inputs = fed(model, arrays)
+            inputs = {n: torch.from_numpy(array).to(where) for n, array in inputs.items()}
             # Copying the result to the host waits for a GPU to finish.
             return model(**inputs)[key].float().cpu().numpy()
 

@@ -9,6 +9,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
+from compressor.commands.objectives import needs_answers, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
 from compressor.commands.teachers import refuse_headless, refuse_reordered
@@ -75,7 +76,7 @@ def run(
         for number, reference in enumerate(teacher)
     }
     objectives = objectives_for(models["teacher"], methods)
-    answers = any(map(looks_at_answers, objectives))
+    answers = needs_answers(objectives)
     if not builder:
         models["student"] = open_model(methods.typed["student"], shared)
     for role, checkpoint in models.items():
@@ -83,6 +84,7 @@ def run(
         if role != "student" and answers:
             refuse_headless(checkpoint)
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
+    refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="distill",
@@ -146,12 +148,7 @@ def objectives_for(teacher: Checkpoint, methods: Methods) -> list[Picked]:
     chosen = methods.all("method")
     if methods.typed["method"] or task_of(teacher) is not None:
         return chosen
-    return [one for one in chosen if not looks_at_answers(one)] or chosen
-
-
-def looks_at_answers(objective: Picked) -> bool:
-    """Whether teacher and student need a head for this objective."""
-    return objective.method.module.NEEDS_LOGITS
+    return [one for one in chosen if not needs_answers([one])] or chosen
 
 
 def shares(text: str, count: int) -> list[float]:

@@ -102,16 +102,13 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
 
 
 def example_inputs(loaded: Loaded) -> dict[str, torch.Tensor]:
-    """One batch of every input that the graph is to take.
-
-    Token types belong to families that have a table for them: GPT-2 takes them too, and would add
-    the word embedding of id 0 to every token.
-    """
+    """One batch of every input that the graph is to take."""
     import torch
 
+    from compressor.model.inputs import has_token_types
     from compressor.model.save import probe_inputs
 
     inputs = probe_inputs(loaded.model)
-    if getattr(loaded.model.config, "type_vocab_size", 0) > 1:
+    if has_token_types(loaded.model.config):
         inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
     return inputs

@@ -8,6 +8,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
+from compressor.commands.objectives import refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, record_together
 from compressor.commands.teachers import refuse_teacherless
@@ -52,6 +53,7 @@ def run(
     for checkpoint in models.values():
         refuse_quantized(checkpoint, "finetune")
     dataset = data_in_the_heads_order(data, models["model"])
+    refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="finetune",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import console
 from compressor.commands.job import Job
+from compressor.commands.objectives import held_out_masking_of, masking_of
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.commands.teachers import refuse_misfit
@@ -22,6 +23,7 @@ from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
     from compressor.checkpoint.folder import Checkpoint
+    from compressor.data.batches import Masking
     from compressor.model.load import Loaded
     from compressor.train.feed import Feed
     from compressor.train.run import Trained
@@ -102,7 +104,12 @@ def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
 
 
 def feeds_of(
-    dataset: Dataset, loaded: Loaded, training: TrainingOptions, seed: int, folder: Path
+    dataset: Dataset,
+    loaded: Loaded,
+    training: TrainingOptions,
+    objectives: Sequence[Picked],
+    seed: int,
+    folder: Path,
 ) -> tuple[Feed, Feed | None]:
     """Tokenised training rows and, where there are any, validation rows.
 
@@ -110,6 +117,7 @@ def feeds_of(
         dataset: the opened data.
         loaded: gives the tokenizer and the longest input.
         training: batch size and length limit.
+        objectives: decide how text is masked.
         seed: order of the rows.
         folder: where the tokens are kept while training.
     """
@@ -119,7 +127,7 @@ def feeds_of(
 
     length = min(training.max_length, longest_input(loaded))
 
-    def feed(split: str) -> Feed:
+    def feed(split: str, masking: Masking) -> Feed:
         encoded = encode(
             dataset.rows(split),
             loaded.tokenizer,
@@ -130,9 +138,13 @@ def feeds_of(
         )
         if dataset.labels is not None and split != "train":
             warn_absent_classes(dataset, split, encoded.labels)
-        return Feed(encoded, loaded.tokenizer, dataset.task, training.batch_size, seed)
+        batch_size = training.batch_size
+        return Feed(encoded, loaded.tokenizer, dataset.task, batch_size, seed, masking)
 
-    return feed("train"), feed("validation") if dataset.has("validation") else None
+    train = feed("train", masking_of(objectives))
+    if not dataset.has("validation"):
+        return train, None
+    return train, feed("validation", held_out_masking_of(objectives))
 
 
 def train_model(
@@ -168,7 +180,7 @@ def train_model(
     accelerator.wait_for_everyone()
     with _forgetting_refusals(state):
         feed, held_out = feeds_of(
-            dataset, student, training, job.shared.seed, _rows_folder(state.path)
+            dataset, student, training, objectives, job.shared.seed, _rows_folder(state.path)
         )
         return train(
             Run(

@@ -6,7 +6,9 @@ is decided by (seed, epoch): a run that is killed and resumed sees the batches i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,10 +19,43 @@ from compressor.data.tasks import Task
 # few enough that a batch is still a random draw.
 BATCHES_SORTED_TOGETHER = 50
 # BERT (Devlin et al., 2019), section 3.1
-MASKED_SHARE = 0.15
 MASK_TOKEN_SHARE = 0.8
 RANDOM_TOKEN_SHARE = 0.1
 IGNORED = -100
+# Counting copies the ids: not those of all rows at once.
+COUNTED_TOGETHER = 10_000_000
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which tokens a masked language model is asked about.
+
+    Attributes:
+        probability: share of the tokens; 0 leaves the text as it is and asks nothing.
+        smoothing: 0 draws every token alike (BERT). Above 0 the share is met exactly in every
+            batch, and a token is drawn in proportion to max(count, 1) to the power of minus this
+            (DistilBERT, after XLM): rare words come more often.
+    """
+
+    probability: float = 0.15
+    smoothing: float = 0.0
+
+
+PLAIN = Masking()
+
+
+def token_weights(ids: np.ndarray, vocab_size: int, smoothing: float) -> np.ndarray:
+    """max(count, 1) ** -smoothing of every token id, float64 [at least vocab_size].
+
+    Args:
+        ids: int [tokens] of all rows.
+        vocab_size: how many tokens there are.
+        smoothing: 0 for weights that are all alike.
+    """
+    counts = np.zeros(max(vocab_size, int(ids.max()) + 1), dtype=np.int64)
+    for start in range(0, len(ids), COUNTED_TOGETHER):
+        counts += np.bincount(ids[start : start + COUNTED_TOGETHER], minlength=len(counts))
+    return np.maximum(counts, 1.0) ** -smoothing
 
 
 def plan_batches(
@@ -64,6 +99,8 @@ def collate(
     mask_id: int | None = None,
     vocab_size: int | None = None,
     special_ids: Sequence[int] = (),
+    masking: Masking = PLAIN,
+    weights: np.ndarray | None = None,
     multiple_of: int = 8,
 ) -> dict[str, np.ndarray]:
     """Pad the sequences `indices` into one batch.
@@ -77,6 +114,8 @@ def collate(
         mask_id: masked-lm only: the mask token.
         vocab_size: masked-lm only: the number of tokens that a random one is drawn from.
         special_ids: masked-lm only: tokens that are never masked and never drawn.
+        masking: masked-lm only: how many tokens are masked, and which.
+        weights: masked-lm with smoothing only: see `token_weights`.
         multiple_of: the width is rounded up to this, which processors like; never past
             `encoded.max_length`, which models may not have positions for.
 
@@ -106,14 +145,15 @@ def collate(
     elif task.name == "masked-lm":
         if mask_rng is None or mask_id is None or vocab_size is None:
             raise ValueError("masked-lm needs mask_rng, mask_id and vocab_size")
-        maskable = real & ~np.isin(input_ids, list(special_ids))
         batch["input_ids"], batch["labels"] = mask_tokens(
             input_ids,
-            maskable,
+            real,
             mask_rng,
             mask_id=mask_id,
             vocab_size=vocab_size,
             special_ids=special_ids,
+            masking=masking,
+            weights=weights,
         )
     elif encoded.labels is not None:
         batch["labels"] = encoded.labels[indices]
@@ -122,31 +162,40 @@ def collate(
 
 def mask_tokens(
     input_ids: np.ndarray,
-    maskable: np.ndarray,
+    real: np.ndarray,
     draw: np.random.Generator,
     *,
     mask_id: int,
     vocab_size: int,
     special_ids: Sequence[int],
+    masking: Masking = PLAIN,
+    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose 15 % of the tokens; 80 % of them become the mask, 10 % another token, 10 % stay.
-
-    At least one token is chosen where there is any: a loss over nothing is not a number.
+    """Choose tokens; 80 % of them become the mask, 10 % another token, 10 % stay.
 
     Args:
         input_ids: int64 [batch, width].
-        maskable: bool [batch, width], tokens that may be chosen.
+        real: bool [batch, width], False at padding.
         draw: the source of chance.
         mask_id: the mask token.
         vocab_size: how many tokens there are.
-        special_ids: tokens that are never drawn as the other token.
+        special_ids: tokens that are never chosen, nor drawn as the other token.
+        masking: how many tokens are chosen, and which.
+        weights: with smoothing only: see `token_weights`.
 
     Returns:
         The masked ids and the labels, both int64 [batch, width]; labels are -100 at tokens that
         were not chosen.
     """
-    chosen = maskable & (draw.random(input_ids.shape) < MASKED_SHARE)
-    if not chosen.any() and maskable.any():
+    if masking.probability == 0:
+        return input_ids, np.full_like(input_ids, IGNORED)
+    maskable = real & ~np.isin(input_ids, list(special_ids))
+    if masking.smoothing == 0:
+        chosen = maskable & (draw.random(input_ids.shape) < masking.probability)
+    else:
+        share = math.ceil(masking.probability * np.count_nonzero(real))
+        chosen = _weighted(weights[input_ids] * maskable, share, draw)
+    if not chosen.any() and maskable.any():  # a loss over nothing is not a number
         chosen.flat[draw.choice(np.flatnonzero(maskable))] = True
     lot = draw.random(input_ids.shape)
     special = sorted({i for i in special_ids if 0 <= i < vocab_size})
@@ -157,3 +206,24 @@ def mask_tokens(
     masked = np.where(chosen & (lot < MASK_TOKEN_SHARE), mask_id, input_ids)
     swap = chosen & (lot >= MASK_TOKEN_SHARE) & (lot < MASK_TOKEN_SHARE + RANDOM_TOKEN_SHARE)
     return np.where(swap, other, masked), np.where(chosen, input_ids, IGNORED)
+
+
+def _weighted(weights: np.ndarray, count: int, draw: np.random.Generator) -> np.ndarray:
+    """Draw places one by one without putting back, each in proportion to its weight.
+
+    Waiting times at rates `weights` come in just that order, so the shortest are the places drawn.
+
+    Args:
+        weights: float [batch, width]; places of weight 0 are never drawn.
+        count: how many; all places with a weight if there are fewer.
+        draw: the source of chance.
+
+    Returns:
+        bool [batch, width].
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        waits = draw.exponential(size=weights.shape) / weights
+    count = min(count, int(np.count_nonzero(weights)))
+    chosen = np.zeros(weights.size, dtype=bool)
+    chosen[np.argsort(waits, axis=None, kind="stable")[:count]] = True
+    return chosen.reshape(weights.shape)

@@ -35,7 +35,7 @@ class Encoded:
     Args:
         ids: int32 [tokens], all sequences one after the other, memory-mapped.
         offsets: int64 [sequences + 1]; sequence i is `ids[offsets[i]:offsets[i + 1]]`.
-        types: uint8 [tokens], the token types of pairs; None where the tokenizer gives none.
+        types: uint8 [tokens], the token types of pairs; None where the tokenizer tells none apart.
         labels: int64 or float32 [sequences]; None for tasks that predict the text itself.
         max_length: the longest that a sequence may be, special tokens included.
         truncated: rows that lost words.
@@ -161,13 +161,15 @@ class _Work:
             padding=False,
             truncation=False,
             return_attention_mask=False,
+            # A student that takes no token types may have a teacher that does.
+            return_token_type_ids=True if pair else None,
             verbose=False,
         )
         ids: list[list[int]] = output["input_ids"]
         types: list[list[int]] | None = output.get("token_type_ids")
         if self.has_types is None:
-            # A single text's types are all zero for most models, which is what they assume.
-            self.has_types = types is not None and (pair or any(map(any, types)))
+            # All zero is what models assume that are given none.
+            self.has_types = types is not None and any(map(any, types))
         pieces = self._fit(chunk, output, pair)
         flat = _flat((ids[i] if keep is None else _take(ids[i], keep) for i, keep in pieces))
         lengths = np.array([len(ids[i]) if keep is None else len(keep) for i, keep in pieces])

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
+from compressor.model.inputs import fed
 from compressor.model.layers import is_linear, only_stack
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def look(
 
     Args:
         model: what is called; perhaps a wrapper that spreads work over processes.
-        inputs: arguments of the forward pass.
+        inputs: a batch; only what the model takes of it is fed.
         shows: any of LOGITS, HIDDEN, ATTENTION.
         bare: the transformers model inside `model`.
 
@@ -64,6 +65,7 @@ def look(
         InputError: the model does not show what was asked for.
     """
     extra: dict[str, Any] = {"output_hidden_states": True} if HIDDEN in shows else {}
+    inputs = fed(bare, inputs)
     seen: dict[str, list[torch.Tensor]] = {}
     if ATTENTION in shows:
         with _listening(bare, seen):

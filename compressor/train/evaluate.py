@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compressor.measure.metrics import evaluate_predictions, perplexity
+from compressor.model.inputs import fed
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ def torch_forward(model: torch.nn.Module) -> Forward:
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
         with torch.inference_mode():
-            inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+            inputs = fed(model, arrays)
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
             return model(**inputs).logits.float().cpu().numpy()
 
     return forward

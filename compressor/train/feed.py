@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from compressor.data.batches import collate, plan_batches
+from compressor.data.batches import PLAIN, Masking, collate, plan_batches, token_weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,7 @@ class Feed:
         task: decides labels and masking.
         batch_size: rows per batch.
         seed: order of the rows and choice of masked tokens.
+        masking: how many tokens of a masked LM's rows are masked, and which.
     """
 
     encoded: Encoded
@@ -33,6 +35,7 @@ class Feed:
     task: Task
     batch_size: int
     seed: int = 0
+    masking: Masking = PLAIN
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -48,6 +51,14 @@ class Feed:
             self.encoded.lengths, self.batch_size, seed=self.seed, epoch=epoch, shuffle=shuffle
         )
 
+    @cached_property
+    def _token_weights(self) -> np.ndarray | None:
+        """How readily each token is masked; None where all are alike."""
+        smoothing = self.masking.smoothing
+        if smoothing == 0:
+            return None
+        return token_weights(self.encoded.ids, len(self.tokenizer), smoothing)
+
     def arrays(self, rows: np.ndarray, *key: int) -> dict[str, np.ndarray]:
         """The padded arrays of the given rows; `key` picks the masked tokens of a masked LM."""
         import numpy as np
@@ -59,6 +70,8 @@ class Feed:
                 "mask_id": self.tokenizer.mask_token_id,
                 "vocab_size": len(self.tokenizer),
                 "special_ids": self.tokenizer.all_special_ids,
+                "masking": self.masking,
+                "weights": self._token_weights,
             }
         return collate(
             self.encoded, rows, pad_id=self.tokenizer.pad_token_id, task=self.task, **options

@@ -4,7 +4,13 @@ import sys
 import numpy as np
 import pytest
 
-from compressor.data.batches import collate, mask_tokens, plan_batches
+from compressor.data.batches import (
+    Masking,
+    collate,
+    mask_tokens,
+    plan_batches,
+    token_weights,
+)
 from compressor.data.encode import Encoded
 from compressor.data.tasks import TASKS
 
@@ -198,3 +204,71 @@ def test_a_tiny_batch_has_something_to_predict():
 def test_masked_lm_without_a_generator_is_a_mistake_of_ours():
     with pytest.raises(ValueError, match="mask_rng"):
         masked(mask_rng=None)
+
+
+def test_nothing_is_masked_at_probability_0():
+    plain, batch = masked(masking=Masking(probability=0.0))
+    assert (batch["input_ids"] == plain).all()
+    assert (batch["labels"] == -100).all()
+
+
+def test_the_plain_masks_are_the_ones_that_they_always_were():
+    ids = np.arange(5, 29).reshape(2, 12)
+    out, labels = mask_tokens(
+        ids,
+        np.ones_like(ids, dtype=bool),
+        np.random.default_rng(0),
+        mask_id=4,
+        vocab_size=1000,
+        special_ids=(0, 1, 2, 3, 4),
+    )
+    assert np.flatnonzero(labels.ravel() != -100).tolist() == [2, 3, 11, 13, 20, 21]
+    assert out.ravel()[[2, 3, 11, 13, 20, 21]].tolist() == [7, 8, 4, 339, 4, 234]
+
+
+@pytest.mark.parametrize("probability", [0.05, 0.15, 1.0])
+def test_smoothing_draws_the_exact_share_of_all_real_tokens_once_each(probability):
+    ids, real = zipf(), np.ones((40, 50), dtype=bool)
+    real[:, 45:] = False
+    _, labels = smoothed(ids, real, Masking(probability, 0.7))
+    chosen = labels != -100
+    maskable = real & (ids >= 5)
+    assert not (chosen & ~maskable).any()
+    assert chosen.sum() == min(np.ceil(probability * real.sum()), maskable.sum())
+    assert (labels[chosen] == ids[chosen]).all()
+
+
+def test_smoothing_prefers_rare_tokens_by_the_weights_ratio():
+    assert token_weights(np.array([5, 5, 5, 5, 7]), 9, 0.5).tolist() == [1] * 5 + [0.5, 1, 1, 1]
+    # 16 times as frequent with smoothing 0.5: drawn a quarter as often, place by place
+    ids = np.where(np.arange(1700) % 17 == 0, 6, 5).reshape(17, 100)
+    rates = np.zeros(2)
+    for seed in range(300):
+        _, labels = smoothed(ids, np.ones_like(ids, bool), Masking(0.01, 0.5), seed)
+        rates += [(labels == 6).sum() / 100, (labels == 5).sum() / 1600]
+    assert rates[0] / rates[1] == pytest.approx(4.0, rel=0.1)
+
+
+def test_smoothing_is_drawn_from_the_generator():
+    ids, real = zipf(), np.ones((40, 50), dtype=bool)
+    first, again, other = (smoothed(ids, real, Masking(0.15, 0.7), seed) for seed in (0, 0, 1))
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert (first[1] != other[1]).any()
+
+
+def zipf():
+    """[40, 50] ids from 1 to 999, small ones by far the most frequent."""
+    return np.minimum(np.random.default_rng(0).zipf(1.3, (40, 50)), 999)
+
+
+def smoothed(ids, real, masking, seed=0):
+    return mask_tokens(
+        ids,
+        real,
+        np.random.default_rng(seed),
+        mask_id=4,
+        vocab_size=1000,
+        special_ids=(0, 1, 2, 3, 4),
+        masking=masking,
+        weights=token_weights(ids.ravel(), 1000, masking.smoothing),
+    )

@@ -18,7 +18,7 @@ from compressor.cli import run
 from compressor.methods.find import every
 from compressor.train import loop
 
-METHODS = {method.name: method for method in every()}
+METHODS = {f"{method.kind[:-1]}-{method.name}": method for method in every()}
 TRAINING = "--epochs 1 --batch-size 16 --save-steps 2"
 
 
@@ -27,6 +27,8 @@ def command(method) -> str:
     training = f"--data data {TRAINING}"
     if method.kind == "students":
         return f"distill teacher --student {method.name} {training}"
+    if method.kind == "objectives" and serves_text(method):
+        return f"distill masked --method {method.name} --task masked-lm {training}"
     if method.kind == "objectives":
         if getattr(method.module, "FEWEST_CLASSES", 2) > 2:
             return f"distill teacher-3 --method {method.name} --data data-3 {TRAINING}"
@@ -36,6 +38,11 @@ def command(method) -> str:
         return f"{verb} {method.name} {training}"
     data = " --data data" if method.module.NEEDS_DATA else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}"
+
+
+def serves_text(method) -> bool:
+    """Whether a method learns from text without labels only."""
+    return "masked-lm" in getattr(method.module, "TASKS", ())
 
 
 def trains(method) -> bool:
@@ -62,6 +69,7 @@ def here(workshop, three_classes, tmp_path, monkeypatch):
     for name in ("teacher", "data"):
         (tmp_path / name).symlink_to(workshop / name)
         (tmp_path / f"{name}-3").symlink_to(three_classes / f"{name}-3")
+    tiny.checkpoint(tmp_path / "masked", head="AutoModelForMaskedLM", labels=None)
     return tmp_path
 
 
@@ -88,7 +96,8 @@ def test_runs_repeats_records_and_reloads(name, here):
     for flag in METHODS[name].flags():
         assert f'"{flag[2:].replace("-", "_")}"' in recorded
 
-    model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+    head = "MaskedLM" if serves_text(METHODS[name]) else "SequenceClassification"
+    model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
         here / "one", output_loading_info=True
     )
     assert not report["missing_keys"]

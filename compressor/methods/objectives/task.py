@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = False
 NEEDS_LOGITS = True
+IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     Args:
         task: a key of `compressor.data.tasks.TASKS`.
         logits: [batch, classes], [batch, 1], or [batch, length, vocabulary].
-        labels: [batch] class ids or scores, or [batch, length] token ids with -100 to leave out.
+        labels: [batch] class ids or scores, or [batch, length] token ids with -100 to leave out;
+            the loss is 0 where all are left out.
     """
     from torch.nn import functional as F
 
@@ -39,6 +41,8 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
         return F.mse_loss(logits.squeeze(-1).float(), labels.float())
     if task == "causal-lm":
         logits, labels = logits[:, :-1], labels[:, 1:]  # position t predicts token t + 1
+    if not (labels != IGNORED).any():  # a mean over nothing is not a number
+        return 0.0 * logits.float().sum()
     return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
 
 

@@ -31,6 +31,7 @@ from compressor.methods.transforms.dynamic import (
     linears_to_quantize,
     quantize_linears,
 )
+from compressor.model.inputs import fed
 from compressor.model.quantized import attach, float_linears
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
             hint="--method dynamic needs no calibration",
         )
     modules = linears_to_quantize(model, options.exclude)
-    sample = first_rows(batches, options.samples)
+    sample = [fed(model, batch) for batch in first_rows(batches, options.samples)]
     ranges = input_ranges(model, modules, sample, options)
     grids = {
         name: activation_grid(low, high, symmetric=options.symmetric)

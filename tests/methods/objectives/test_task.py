@@ -31,3 +31,13 @@ def test_next_token_is_predicted_from_the_one_before():
     logits[0, 0, 3], logits[0, 1, 1] = 50.0, 50.0  # after position 0 comes 3, after 1 comes 1
     loss = task_loss("causal-lm", logits, torch.tensor([[2, 3, 1]]))
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["masked-lm", "causal-lm"])
+def test_nothing_to_predict_costs_nothing(task):
+    logits = torch.ones(1, 3, 4, requires_grad=True)
+    labels = torch.tensor([[1, -100, -100]] if task == "causal-lm" else [[-100] * 3])
+    loss = task_loss(task, logits, labels)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert not logits.grad.any()

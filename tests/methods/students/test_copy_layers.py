@@ -1,4 +1,4 @@
-"""Which teacher layers a student starts from."""
+"""A shallower copy of the teacher."""
 
 import pytest
 import torch
@@ -7,21 +7,6 @@ import tiny
 from compressor.errors import UsageError
 from compressor.methods.students import copy_layers
 from compressor.model.load import Loaded
-
-
-@pytest.mark.parametrize(
-    ("teacher", "student", "expected"),
-    [
-        (12, 6, [0, 2, 4, 7, 9, 11]),
-        (12, 4, [0, 4, 7, 11]),
-        (6, 3, [0, 2, 5]),
-        (6, 2, [0, 5]),
-        (6, 6, [0, 1, 2, 3, 4, 5]),
-        (6, 1, [0]),
-    ],
-)
-def test_spread(teacher, student, expected):
-    assert copy_layers.spread(teacher, student) == expected
 
 
 def teacher(layers=4):
@@ -43,15 +28,7 @@ def test_the_student_is_a_copy_and_the_teacher_is_untouched():
     assert origin.model.config.num_hidden_layers == 4
 
 
-def test_half_of_the_layers_by_default_and_a_map_by_hand():
+def test_half_of_the_layers_by_default_and_no_more_than_the_teacher_has():
     assert copy_layers.build(teacher(), copy_layers.Options()).model.config.num_hidden_layers == 2
-    assert copy_layers.chosen_layers(6, copy_layers.Options(layer_map="1,4")) == [1, 4]
-
-
-def test_more_layers_than_the_teacher_has():
     with pytest.raises(UsageError, match="4 layers"):
         copy_layers.build(teacher(), copy_layers.Options(layers=5))
-    with pytest.raises(UsageError, match="0 to 3"):
-        copy_layers.build(teacher(), copy_layers.Options(layer_map="0,7"))
-    with pytest.raises(UsageError, match="0,2,5"):
-        copy_layers.build(teacher(), copy_layers.Options(layer_map="first"))

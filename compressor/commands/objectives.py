@@ -1,0 +1,56 @@
+"""What the chosen objectives ask of the rows: a task, a head that answers, masked tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from compressor.commands.slots import Picked
+from compressor.data.dataset import Dataset
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    from compressor.data.batches import Masking
+
+
+def needs_answers(objectives: Sequence[Picked]) -> bool:
+    """Whether an objective looks at answers, so that teacher and student need a head."""
+    return any(picked.method.module.NEEDS_LOGITS for picked in objectives)
+
+
+def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
+    """Refuse an objective that does not serve the task of the rows.
+
+    Raises:
+        UsageError: names the objective and the tasks that it serves.
+    """
+    for picked in objectives:
+        served = getattr(picked.method.module, "TASKS", ())
+        if served and dataset.task.name not in served:
+            raise UsageError(
+                f"{picked.name} serves {' and '.join(served)}; {dataset.source.name} was opened "
+                f"for {dataset.task.name}",
+                hint=f"--task {served[0]} reads the text and leaves labels alone",
+                where="--task",
+            )
+
+
+def masking_of(objectives: Sequence[Picked]) -> Masking:
+    """How the training rows of a masked language model are masked.
+
+    An objective's options may say so, in a property `masking`; where nobody looks at answers there
+    is nothing to ask, and the text stays whole.
+    """
+    from compressor.data.batches import PLAIN, Masking
+
+    if not needs_answers(objectives):
+        return Masking(probability=0.0)
+    said = (getattr(picked.options, "masking", None) for picked in objectives)
+    return next(filter(None, said), PLAIN)
+
+
+def held_out_masking_of(objectives: Sequence[Picked]) -> Masking:
+    """How the validation rows are masked: always alike, so that perplexities compare."""
+    from compressor.data.batches import PLAIN, Masking
+
+    return PLAIN if needs_answers(objectives) else Masking(probability=0.0)

@@ -1,0 +1,1 @@
+"""Tests of the objectives; a student and an objective may share a name."""
