@@ -193,10 +193,8 @@ def places(text: str, encoding: Any) -> list[Place]:
         encoding: of the pair (text, text), by a fast tokenizer.
     """
     found = []
-    first = (
-        encoding.word_ids[: encoding.sequence_ids.index(1)] if 1 in encoding.sequence_ids else ()
-    )
-    for number in dict.fromkeys(number for number in first if number is not None):
+    owners = zip(encoding.word_ids, encoding.sequence_ids, strict=True)
+    for number in dict.fromkeys(number for number, sequence in owners if sequence == 0):
         start, end = encoding.word_to_chars(number, 0)
         word = text[start:end].lstrip()  # some tokenizers count the blank before it
         if eligible(word):

@@ -70,9 +70,9 @@ def test_only_new_copies_are_kept_up_to_the_count():
     found = variants("A great film , ok", WORDS, 0.5, 1000, draw())
     assert len(found) == len(set(found)) == 5  # 3 x 2 choices less the original
     assert "A great film , ok" not in found
-    assert variants("A great film , ok", WORDS, 0.5, 3, draw()) == found[:3] or (
-        len(variants("A great film , ok", WORDS, 0.5, 3, draw())) <= 3
-    )
+    few = variants("A great film , ok", WORDS, 0.5, 3, draw())
+    assert len(few) <= 3
+    assert set(few) <= set(found)
 
 
 def test_a_word_is_replaced_with_probability_p_by_any_candidate_alike():
@@ -154,10 +154,9 @@ def test_at_p_1_every_eligible_word_is_one_of_its_candidates(loaded):
     text = SINGLE[0][0]
     (words,) = method.Search(loaded, Options(top_k=3)).words([text])
     assert len(words) == 3
-    found = [e.texts[0].split() for e in made(loaded, singles()[:1], p=1.0, top_k=3)]
+    found = [e.texts[0].split() for e in made(loaded, singles()[:1], p=1.0, top_k=3, copies=200)]
     for index, word in zip((1, 2, 5), words, strict=True):
-        assert {copy[index] for copy in found} <= set(word.candidates)
-        assert len({copy[index] for copy in found}) > 1
+        assert {copy[index] for copy in found} == set(word.candidates)
 
 
 def test_the_copies_of_a_pair_meet_the_original_of_the_other(loaded):
