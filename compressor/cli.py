@@ -120,7 +120,7 @@ def _in_words(problem: BaseException) -> CompressorError | None:
         return Interrupted(
             f"stopped by {number.name}",
             signal_number=number,
-            hint="the same command again; with --resume a training goes on where it was",
+            hint="the same command again; with --resume it goes on where it was",
         )
     if _is_out_of_memory(problem):
         hint = "a smaller --batch-size or a shorter --max-length"

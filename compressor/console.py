@@ -173,8 +173,9 @@ class Progress:
     (`loss="0.31"`). The time left is shown from the second part on.
     """
 
-    def __init__(self, label: str, total: int, *, done: int = 0) -> None:
+    def __init__(self, label: str, total: int, *, done: int = 0, unit: str = "steps") -> None:
         self.label = label
+        self.unit = unit
         self.total = total
         self.done = self._first = done
         self._facts = ""
@@ -186,7 +187,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._started = self._spoke = time.monotonic()
         if not self._live:
-            note(f"{self.label}: {self.total} steps")
+            note(f"{self.label}: {self.total} {self.unit}")
         return self
 
     def advance(self, count: int = 1, **facts: str) -> None:

@@ -507,6 +507,12 @@ OPTIONS = [
     Fault("37 gate on itself", nothing, "benchmark model --min-speedup 2", 3,
           ("its own baseline",)),
     Fault("37 number format", nothing, "export model --weights int3", 2, ("int8, fp32",)),
+    Fault("11 no head to generate with", nothing, "generate model --data data -o out", 3,
+          ("no masked-lm head", "BertForSequenceClassification",
+           "finetune model --task masked-lm --data")),
+    Fault("19 generate with int8", int8, "generate int8 --data data -o out", 3, ("last step",)),
+    Fault("37 probability above 1", nothing, "generate model --data data --p 1.5", 2,
+          ("--p 1.5", "0.0 to 1.0")),
     Fault("46 no package", nothing, "prune pkg:not_there/model --method magnitude", 6,
           ("not_there", "pip install not-there")),
     *(

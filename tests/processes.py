@@ -29,9 +29,11 @@ CONTEXT.set_forkserver_preload(
         "transformers.models.bert.modeling_bert",
         "compressor.cli",
         "compressor.commands.distill",
+        "compressor.commands.generate",
         "compressor.commands.prune",
         "compressor.commands.quantize",
         "compressor.commands.training",
+        "compressor.model.fill",
         "compressor.model.load",
         "compressor.model.save",
         "compressor.model.quantized",
@@ -46,6 +48,8 @@ OURS = re.compile(
     r"|(teacher|training): \d+ steps"
     r"|(teacher|training): done in .*"
     r"|validation: accuracy .*"
+    r"|generating: (\d+ rows|done in .*)"
+    r"|[\d,]+ new rows beside the .* rows/s"
     r"|"
 )
 

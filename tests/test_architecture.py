@@ -28,7 +28,7 @@ LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 SHARED = {"compressor.methods.contract"}
 METHODS = [
     path
-    for kind in ("students", "objectives", "modifiers", "transforms")
+    for kind in ("students", "objectives", "modifiers", "transforms", "generators")
     for path in sorted((PACKAGE / "methods" / kind).glob("[!_]*.py"))
 ]
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 300, 60

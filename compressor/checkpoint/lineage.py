@@ -1,5 +1,7 @@
 """compression.json: how a checkpoint came to be, and the hashes that prove it is still that one.
 
+A folder of generated rows has the same record under the name generation.json.
+
 The record holds no clock, host or absolute path, so the same command gives the same bytes. Times
 and paths stand in run.json, which no hash covers.
 """
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RECORD = "compression.json"
+GENERATION = "generation.json"
 RUN = "run.json"
 _PACKAGES = (
     "accelerate", "compressed-tensors", "numpy", "onnx", "onnxruntime", "safetensors", "tokenizers",
@@ -118,34 +121,37 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def write_lineage(folder: Path, steps: Sequence[Mapping[str, Any]]) -> None:
-    """Write compression.json over everything that is in `folder` now.
+def write_lineage(
+    folder: Path, steps: Sequence[Mapping[str, Any]], record_name: str = RECORD
+) -> None:
+    """Write the record over everything that is in `folder` now.
 
     Args:
         folder: the finished folder; only run.json may be added to it later.
         steps: the lineage, oldest first.
+        record_name: RECORD for a checkpoint, GENERATION for rows.
     """
     files = {}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.is_file() and name not in (RECORD, RUN):
+        if file.is_file() and name not in (record_name, RUN):
             files[name] = {"size": file.stat().st_size, "sha256": file_hash(file)[7:]}
     record = {"schema": SCHEMA, "compressor": __version__, "steps": list(steps), "files": files}
-    write_json(folder / RECORD, record)
+    write_json(folder / record_name, record)
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    """compression.json with its types checked; {} where there is none."""
-    where = folder / RECORD
-    if RECORD not in file_names(folder):
+def _read_record(folder: Path, record_name: str = RECORD) -> dict[str, Any]:
+    """The record with its types checked; {} where there is none."""
+    where = folder / record_name
+    if record_name not in file_names(folder):
         return {}
     record = read_object(where)
     schema = record.get("schema")
     if type(schema) is not int or schema > SCHEMA or schema < 1:
         maker = shown(str(record.get("compressor", "unknown")))
         raise InputError(
-            f"{RECORD} has schema {shown(str(schema))}, written by compressor {maker}; this is "
-            f"compressor {__version__}, which reads schema {SCHEMA}",
+            f"{record_name} has schema {shown(str(schema))}, written by compressor {maker}; this "
+            f"is compressor {__version__}, which reads schema {SCHEMA}",
             hint="pip install --upgrade compressor",
             where=str(where),
         )
@@ -153,8 +159,8 @@ def _read_record(folder: Path) -> dict[str, Any]:
     steps_whole = isinstance(steps, list) and all(isinstance(step, dict) for step in steps)
     if not steps_whole or not isinstance(files, dict) or not all(map(_is_entry, files.items())):
         raise InputError(
-            f"{RECORD} is damaged: expected steps (a list of objects) and files (name -> size and "
-            "sha256, names inside the folder)",
+            f"{record_name} is damaged: expected steps (a list of objects) and files (name -> size "
+            "and sha256, names inside the folder)",
             hint="make the checkpoint again, or remove the file to open the weights without it",
             where=str(where),
         )
@@ -168,13 +174,13 @@ def _is_entry(item: tuple[str, Any]) -> bool:
     return inside and isinstance(entry, dict) and isinstance(entry.get("sha256"), str)
 
 
-def read_lineage(folder: Path) -> list[dict[str, Any]]:
+def read_lineage(folder: Path, record_name: str = RECORD) -> list[dict[str, Any]]:
     """The steps that made a folder, oldest first; [] for another tool's folder.
 
     Raises:
-        InputError: compression.json is newer than this program, or damaged.
+        InputError: the record is newer than this program, or damaged.
     """
-    return _read_record(folder).get("steps", [])
+    return _read_record(folder, record_name).get("steps", [])
 
 
 def changed_files(folder: Path) -> list[tuple[str, str, str]]:

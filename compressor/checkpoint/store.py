@@ -21,7 +21,7 @@ from compressor import console
 from compressor.checkpoint.reading import system_error
 from compressor.errors import CompressorError, InputError, MachineError
 
-OURS = ("compression.json", "report.json")
+OURS = ("compression.json", "report.json", "generation.json")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _DEVICE = (errno.EIO, errno.ESTALE)

@@ -20,7 +20,7 @@ from typing import Any
 
 from compressor import console
 from compressor.checkpoint.folder import Checkpoint, open_checkpoint
-from compressor.checkpoint.lineage import make_step, read_lineage, write_lineage
+from compressor.checkpoint.lineage import RECORD, make_step, read_lineage, write_lineage
 from compressor.checkpoint.source import resolve_model
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.options import Shared
@@ -79,6 +79,7 @@ class Job:
         record: method and options as they go into the lineage.
         dataset: the data, if the verb reads any.
         plan: what a dry run prints, by heading.
+        record_name: the file of the lineage in the folder that is written.
     """
 
     verb: str
@@ -88,6 +89,7 @@ class Job:
     record: dict[str, Any]
     dataset: Dataset | None = None
     plan: dict[str, Any] = field(default_factory=dict)
+    record_name: str = RECORD
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -138,6 +140,8 @@ class Job:
             print_folder(self.target, {"verb": self.verb, "reused": True})
             return False
         inputs = [checkpoint.path for checkpoint in self.models.values()]
+        if self.dataset is not None:  # its files: the output may well stand beside them
+            inputs += [file for files in self.dataset.source.splits.values() for file in files]
         if console.is_main_process():
             check_target(
                 self.target, force=self.shared.force, inputs=inputs, needed_bytes=needed_bytes
@@ -149,7 +153,7 @@ class Job:
     def _is_done(self) -> bool:
         if not self.target.is_dir():
             return False
-        steps = read_lineage(self.target)
+        steps = read_lineage(self.target, self.record_name)
         planned = self.step()
         ignored = ("metrics", "command")
         return bool(steps) and all(
@@ -200,7 +204,8 @@ class Job:
             return
         with writing(self.target, force=self.shared.force) as folder:
             write(folder)
-            write_lineage(folder, [*self.origin.steps, self.step(metrics)])
+            steps = [*self.origin.steps, self.step(metrics)]
+            write_lineage(folder, steps, self.record_name)
             write_json(folder / "run.json", self._run_facts(facts or {}))
         print_folder(self.target, {"verb": self.verb, "metrics": metrics})
 

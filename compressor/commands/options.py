@@ -12,8 +12,10 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from compressor.checkpoint.lineage import file_hash
 from compressor.errors import UsageError
 from compressor.methods.contract import option
 from compressor.methods.find import flag_of
@@ -120,5 +122,14 @@ def rebuild(options: type[Options], values: Mapping[str, Any]) -> Options:
 
 
 def as_record(options: Any) -> dict[str, Any]:
-    """An options dataclass as it stands in the lineage."""
-    return dataclasses.asdict(options)
+    """An options dataclass as it stands in the lineage: of a file its name and hash, no path.
+
+    Raises:
+        InputError: a file that an option names is not there.
+    """
+    record = dataclasses.asdict(options)
+    for field in dataclasses.fields(options):
+        path = record[field.name]
+        if field.metadata.get("file") and path:
+            record[field.name] = {"name": Path(path).name, "content": file_hash(Path(path))}
+    return record

@@ -7,7 +7,7 @@
       - benchmark: {models: [student, exported], baseline: teacher, output: report}
 
 Keys are flags without their dashes; the verb's positional arguments go by their names. Every step
-runs with `--reuse`, so a finished one is skipped, and an interrupted training with `--resume`.
+runs with `--reuse`, so a finished one is skipped, and an interrupted one goes on with `--resume`.
 Folders are written below `--output`.
 """
 
@@ -106,5 +106,5 @@ def _run_steps(recipe: Recipe, folder: Path, *, force: bool) -> None:
 def _going_on(words: list[str], *, force: bool) -> list[str]:
     """The flags that make a second run of a recipe go on where the first one ended."""
     flags = ["--reuse", *(["--force"] if force else [])]
-    trains = "--resume" in known_flags(words[0], words[1:])
-    return [*flags, "--resume"] if trains and not force else flags
+    resumes = "--resume" in known_flags(words[0], words[1:])
+    return [*flags, "--resume"] if resumes and not force else flags

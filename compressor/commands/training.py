@@ -174,11 +174,11 @@ def train_model(
     for teacher, _ in teachers:
         refuse_misfit(teacher, student)
     accelerator = make_accelerator(training, job.shared.device)
-    state = StateFolder(job.target, _bound_to(job))
+    state = StateFolder(job.target, bound_to(job))
     if accelerator.is_main_process:
         state.prepare(resume=training.resume, force=job.shared.force)
     accelerator.wait_for_everyone()
-    with _forgetting_refusals(state):
+    with forgetting_refusals(state, state.steps):
         feed, held_out = feeds_of(
             dataset, student, training, objectives, job.shared.seed, _rows_folder(state.path)
         )
@@ -199,12 +199,17 @@ def train_model(
 
 
 @contextmanager
-def _forgetting_refusals(state: StateFolder) -> Iterator[None]:
-    """Remove the state of a run that was refused before it did anything to go on with."""
+def forgetting_refusals(state: StateFolder, begun: Callable[[], object]) -> Iterator[None]:
+    """Remove the state of a run that was refused before it did anything to go on with.
+
+    Args:
+        state: the run's state.
+        begun: what there is to go on with; nothing, zero or empty where there is none.
+    """
     try:
         yield
     except (InputError, UsageError, MachineError):
-        if console.is_main_process() and not state.steps():
+        if console.is_main_process() and not begun():
             state.remove()
         raise
 
@@ -218,7 +223,7 @@ def _maker(picked: Picked, name: str) -> Callable[[Any], Any]:
     return lambda context: getattr(picked.method.module, name)(picked.options, context)
 
 
-def _bound_to(job: Job) -> dict[str, Any]:
+def bound_to(job: Job) -> dict[str, Any]:
     """What a resumed run must share with the one that it continues."""
     step = job.step()
     return {key: value for key, value in step.items() if key not in ("metrics", "command")}

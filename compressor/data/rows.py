@@ -20,6 +20,13 @@ class Row(NamedTuple):
     label: int | float | None
 
 
+class Example(NamedTuple):
+    """A row without a place in a file: `texts` and `label` as in `Row`."""
+
+    texts: tuple[str, ...]
+    label: int | float | None
+
+
 def bad_text(row: dict[str, Any], columns: Sequence[str]) -> Bad:
     """Why `row` has no text in one of `columns`."""
     column = next(name for name in columns if not isinstance(row.get(name), str))

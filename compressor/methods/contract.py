@@ -1,7 +1,7 @@
-"""What the four kinds of method agree on with the loop and the verbs.
+"""What the five kinds of method agree on with the loop and the verbs.
 
-A method is one file in `students/`, `objectives/`, `modifiers/` or `transforms/`; its name is the
-file's name. The file holds
+A method is one file in `students/`, `objectives/`, `modifiers/`, `transforms/` or `generators/`;
+its name is the file's name. The file holds
 
 - a module docstring: title, authors, year, source, equation, what was kept and left out;
 - `VERBS`: the verbs that list it under `--method` (`--with` takes every modifier);
@@ -16,6 +16,8 @@ file's name. The file holds
 only tasks that it serves, and a property `masking` of its options, how text is masked |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
 | transform | `apply(loaded, batches, options) -> facts`; `NEEDS_DATA` |
+| generator | `generate(loaded, rows, options, work) -> iterator of Example`: new rows, from the \
+training rows, which it reads once; `MODEL_TASK`, the task whose head the model must have |
 
 Torch is imported inside functions so that help and `methods` answer without it.
 """
@@ -46,6 +48,7 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] = (),
     flag: str = "",
+    file: bool = False,
 ) -> Any:
     """A field of an options dataclass: the one declaration behind flag, recipe key and record.
 
@@ -57,6 +60,7 @@ def option(
         high: largest value allowed.
         choices: the allowed words, for text options.
         flag: the spelling on the command line where it differs from the field's name.
+        file: whether the value is the path of a file, of which the record has name and hash.
     """
     metadata = {
         "help": text,
@@ -65,6 +69,7 @@ def option(
         "high": high,
         "choices": choices,
         "flag": flag,
+        "file": file,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -166,3 +171,36 @@ class ModifierHooks(Protocol):
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state_dict` returned."""
+
+
+class Kept(Protocol):
+    """JSON values that a stopped run leaves to the one that goes on with it, in order."""
+
+    def __len__(self) -> int:
+        """How many there are; a resumed run finds those of the run before."""
+        ...
+
+    def __getitem__(self, number: int) -> Any:
+        """The value with this number, as read back."""
+        ...
+
+    def append(self, value: Any) -> None:
+        """Keep one more value, which is on the disk when this returns."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What `generate` tells a generator about the run.
+
+    A generator passes everything that takes long through `kept`, in pieces of about a minute, and
+    makes its rows from what it reads there. Rows must depend on the inputs, the options and the
+    seed alone, so that a resumed run ends in the same bytes.
+
+    Attributes:
+        seed: of everything random.
+        kept: what was worked out already.
+    """
+
+    seed: int
+    kept: Kept

@@ -11,7 +11,7 @@ from typing import Any
 
 from compressor.errors import UsageError
 
-KINDS = ("students", "objectives", "modifiers", "transforms")
+KINDS = ("students", "objectives", "modifiers", "transforms", "generators")
 
 
 @dataclass(frozen=True)

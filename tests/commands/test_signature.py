@@ -12,7 +12,17 @@ from compressor.commands.signature import known_flags
 from compressor.commands.slots import values_of
 from compressor.methods.find import every
 
-VERBS = ("finetune", "distill", "prune", "quantize", "export", "benchmark", "inspect", "methods")
+VERBS = (
+    "finetune",
+    "distill",
+    "prune",
+    "quantize",
+    "export",
+    "benchmark",
+    "generate",
+    "inspect",
+    "methods",
+)
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "run"])

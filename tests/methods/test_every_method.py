@@ -1,7 +1,8 @@
 """One matrix through which every method goes, whatever it does.
 
 It runs by the command line, gives the same bytes twice, records its options, and what it wrote
-reloads with plain transformers; those that train also survive being stopped and resumed.
+reloads with plain transformers, or as data; those that take long also survive being stopped and
+resumed.
 """
 
 import hashlib
@@ -16,9 +17,13 @@ import transformers
 import tiny
 from compressor.cli import run
 from compressor.methods.find import every
-from compressor.train import loop
+from compressor.train import kept, loop
 
-METHODS = {f"{method.kind[:-1]}-{method.name}": method for method in every()}
+METHODS = {
+    f"{method.kind[:-1]}-{method.name}": method for method in every() if method.kind != "generators"
+}
+GENERATORS = {method.name: method for method in every() if method.kind == "generators"}
+HEADS = {"masked-lm": "AutoModelForMaskedLM", "causal-lm": "AutoModelForCausalLM"}
 TRAINING = "--epochs 1 --batch-size 16 --save-steps 2"
 
 
@@ -77,12 +82,12 @@ def contents(folder: Path) -> dict[str, str]:
     return {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
         for file in sorted(folder.iterdir())
-        if file.name not in ("run.json", "compression.json")
+        if file.name not in ("run.json", "compression.json", "generation.json")
     }
 
 
-def last_step(folder: Path) -> dict:
-    return json.loads((folder / "compression.json").read_text())["steps"][-1]
+def last_step(folder: Path, record: str = "compression.json") -> dict:
+    return json.loads((folder / record).read_text())["steps"][-1]
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -127,4 +132,35 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(name, here, monkeypatch):
     assert run([*words, "-o", "cut"]) == 3  # an unfinished run is not thrown away by accident
     assert run([*words, "-o", "cut", "--resume"]) == 0
     assert contents(here / "whole") == contents(here / "cut")
+    assert not (here / "cut.state").exists()
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generator_repeats_records_resumes_and_is_read_as_data(name, here, monkeypatch):
+    head = HEADS[GENERATORS[name].module.MODEL_TASK]
+    tiny.checkpoint(here / "words", head=head, labels=None)
+    words = f"generate words --method {name} --data data".split()
+    assert run([*words, "-o", "one"]) == 0
+    assert run([*words, "-o", "two"]) == 0
+    assert contents(here / "one") == contents(here / "two")
+    recorded = last_step(here / "one", "generation.json")
+    for flag in GENERATORS[name].flags():
+        assert flag[2:].replace("-", "_") in recorded["options"]
+    assert recorded["metrics"]["generated"]
+    assert run(["finetune", "teacher", "--data", "one", "--dry-run"]) == 0
+
+    plain = kept.KeptFile.append
+
+    def stopped(self, value):
+        plain(self, value)
+        if len(self) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.KeptFile, "append", stopped)
+        assert run([*words, "-o", "cut"]) == 143
+    assert not (here / "cut").exists()
+    assert run([*words, "-o", "cut"]) == 3
+    assert run([*words, "-o", "cut", "--resume"]) == 0
+    assert contents(here / "one") == contents(here / "cut")
     assert not (here / "cut.state").exists()

@@ -1,0 +1,1 @@
+"""New training rows out of a model."""
