@@ -101,7 +101,7 @@ def collate(
     special_ids: Sequence[int] = (),
     masking: Masking = PLAIN,
     weights: np.ndarray | None = None,
-    multiple_of: int = 8,
+    multiple_of: int = 1,
 ) -> dict[str, np.ndarray]:
     """Pad the sequences `indices` into one batch.
 
@@ -116,8 +116,8 @@ def collate(
         special_ids: masked-lm only: tokens that are never masked and never drawn.
         masking: masked-lm only: how many tokens are masked, and which.
         weights: masked-lm with smoothing only: see `token_weights`.
-        multiple_of: the width is rounded up to this, which processors like; never past
-            `encoded.max_length`, which models may not have positions for.
+        multiple_of: the width is rounded up to this, never past `encoded.max_length`, which
+            models may not have positions for.
 
     Returns:
         int64 arrays [batch, width]: `input_ids`, `attention_mask`, `token_type_ids` for pairs, and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.data.batches import PLAIN, Masking, collate, plan_batches, token_weights
 
@@ -59,13 +59,13 @@ class Feed:
             return None
         return token_weights(self.encoded.ids, len(self.tokenizer), smoothing)
 
-    def arrays(self, rows: np.ndarray, *key: int) -> dict[str, np.ndarray]:
+    def arrays(self, rows: np.ndarray, *key: int, multiple_of: int = 1) -> dict[str, np.ndarray]:
         """The padded arrays of the given rows; `key` picks the masked tokens of a masked LM."""
         import numpy as np
 
-        options = {}
+        options: dict[str, Any] = {"multiple_of": multiple_of}
         if self.task.name == "masked-lm":
-            options = {
+            options |= {
                 "mask_rng": np.random.default_rng([self.seed, *key]),
                 "mask_id": self.tokenizer.mask_token_id,
                 "vocab_size": len(self.tokenizer),
@@ -81,7 +81,8 @@ class Feed:
         """`arrays` as tensors on `device`, with the row numbers under `rows`."""
         import torch
 
-        arrays = self.arrays(rows, *key)
+        # A GPU's matrix units want widths of 8; for a CPU every column of padding is work.
+        arrays = self.arrays(rows, *key, multiple_of=8 if device.type == "cuda" else 1)
         batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         batch["rows"] = torch.from_numpy(rows)
         return batch
