@@ -11,7 +11,7 @@ from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
-from compressor.commands.teachers import refuse_headless, refuse_reordered
+from compressor.commands.teachers import keeping_of, refuse_headless, refuse_reordered
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -23,7 +23,7 @@ from compressor.commands.training import (
 from compressor.errors import UsageError
 from compressor.methods.students.smaller import SHAPE_FLAGS
 from compressor.model.tasks import labels_of
-from compressor.train.options import TrainingOptions
+from compressor.train.options import TeacherOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
@@ -54,6 +54,7 @@ def run(
     *,
     data: DataOptions,
     training: TrainingOptions,
+    teaching: TeacherOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
@@ -71,16 +72,8 @@ def run(
     objectives, modifiers = methods.all("method"), methods.all("with")
     builder = methods.all("student")
     weights = shares(teacher_weights, len(teacher))
-    models = {
-        f"teacher{number or ''}": open_model(reference, shared)
-        for number, reference in enumerate(teacher)
-    }
-    if not builder:
-        models["student"] = open_model(methods.typed["student"], shared)
-    for role, checkpoint in models.items():
-        refuse_quantized(checkpoint, "distill")
-        if role != "student" and needs_answers(objectives):
-            refuse_headless(checkpoint)
+    student = "" if builder else methods.typed["student"]
+    models = open_models(teacher, student, shared, answers=needs_answers(objectives))
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
@@ -97,6 +90,7 @@ def run(
         },
         dataset=dataset,
     )
+    keeping = keeping_of(job, teaching, objectives, weights, on_long=training.on_long)
     if not job.begin(needed_bytes=bytes_for_training(models["teacher"])):
         return
     with job.at_work():
@@ -110,8 +104,36 @@ def run(
             objectives=objectives,
             modifiers=modifiers,
             teachers=list(zip(teachers, weights, strict=True)),
+            keeping=keeping,
         )
         publish_trained(job, student, trained, dataset, must_learn=must_learn)
+
+
+def open_models(
+    teachers: list[str], student: str, shared: Shared, *, answers: bool
+) -> dict[str, Checkpoint]:
+    """The checkpoints of a distillation by their roles, each found fit for it.
+
+    Args:
+        teachers: as typed.
+        student: as typed; empty where a method makes it.
+        shared: the shared flags.
+        answers: whether the teachers need a head.
+
+    Raises:
+        InputError: one is missing, broken or quantized, or a teacher has no head.
+    """
+    models = {
+        f"teacher{number or ''}": open_model(reference, shared)
+        for number, reference in enumerate(teachers)
+    }
+    if student:
+        models["student"] = open_model(student, shared)
+    for role, checkpoint in models.items():
+        refuse_quantized(checkpoint, "distill")
+        if role != "student" and answers:
+            refuse_headless(checkpoint)
+    return models
 
 
 def load_teachers(job: Job, answers: bool) -> list[Loaded]:

@@ -12,7 +12,8 @@ file's name. The file holds
 | --- | --- |
 | student | `build(teacher, options) -> Loaded` |
 | objective | `class Objective(options, context)`: `loss(batch, student, teacher) -> Loss`; \
-`NEEDS_TEACHER`; `NEEDS_LOGITS`, whether it looks at the answers of a head |
+`NEEDS_TEACHER`; `NEEDS_LOGITS`, whether it looks at the answers of a head; `ANY_TOKENIZER = True` \
+where it looks at nothing else, so that a teacher of rows may cut them into other tokens |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
 | transform | `apply(loaded, batches, options) -> facts`; `NEEDS_DATA` |
 
