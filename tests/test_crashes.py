@@ -21,7 +21,7 @@ COMMANDS = {
 # Every place where a run has something to lose, and how many calls of it come first.
 PLACES = {
     "tokens": ("compressor.data.encode.encode", 2),
-    "teacher": ("compressor.train.teacher.model_arrays", 6),
+    "teacher": ("compressor.train.teacher.Teacher._answers", 3),
     "step": ("compressor.train.loop._Loop._step", 12),
     "evaluation": ("compressor.train.evaluate.model_arrays", 4),
     "state": ("compressor.train.state.write_json", 4),

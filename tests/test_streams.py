@@ -16,6 +16,7 @@ import pytest
 import faults
 import processes
 import tiny
+from compressor.errors import MachineError
 from processes import contents, linked, rare
 
 ESCAPE = "\x1b["
@@ -292,16 +293,19 @@ def test_a_full_disk_leaves_the_states_before_it_intact(here, inputs, tmp_path):
 
 def test_a_full_disk_does_not_cut_the_teachers_answers(tmp_path):
     """The disk is full at their last few bytes, which a buffer may swallow."""
-    from compressor.train import teacher
+    from compressor.data.distinct import Distinct
+    from compressor.train import fill
 
+    rows = Distinct(np.arange(3), np.arange(3), "")
+    answers, ends = {"logits": np.ones((3, 2), dtype=np.float32)}, {"logits": np.arange(4)}
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (140, usual[1]))  # the header has 128 bytes
     try:
-        with pytest.raises(OSError, match="File too large"):
-            teacher._write(np.ones((3, 2), dtype=np.float32), tmp_path / "teacher.npy")
+        with pytest.raises(MachineError, match="File too large"):
+            fill.fill(tmp_path, answers, rows, ends, lambda rows: answers, lambda: None)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    assert not (tmp_path / "teacher.npy").exists()
+    assert not (tmp_path / "logits.npy").exists()
 
 
 def test_an_output_that_is_replaced_survives_a_full_disk(here):

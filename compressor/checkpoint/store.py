@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,15 +95,19 @@ def _refuse_existing(target: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def locked(target: Path) -> Iterator[None]:
+def locked(target: Path, wait: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the target for this process and clear what killed runs left of it.
+
+    Args:
+        target: the folder to be written.
+        wait: called again and again while another run holds it; None refuses at once.
 
     Raises:
         InputError: another run is writing it.
         MachineError: the lock file cannot be made.
     """
     path = target.parent / f".{target.name}.lock"
-    descriptor = _acquire(path, target)
+    descriptor = _acquire(path, target, wait)
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
@@ -114,7 +118,7 @@ def locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _acquire(path: Path, target: Path) -> int:
+def _acquire(path: Path, target: Path, wait: Callable[[], None] | None) -> int:
     """An open, locked lock file. The kernel lets go of it when its process dies."""
     while True:
         _refuse_orphan(target)
@@ -127,6 +131,9 @@ def _acquire(path: Path, target: Path) -> int:
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").split()
             os.close(descriptor)
+            if wait is not None:
+                wait()
+                continue
             pid, host = holder if len(holder) == 2 else ("unknown", "unknown")
             raise _refused(
                 target,

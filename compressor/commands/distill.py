@@ -12,7 +12,7 @@ from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import needs_answers, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
-from compressor.commands.teachers import refuse_headless, refuse_reordered
+from compressor.commands.teachers import keeping_of, refuse_headless, refuse_reordered
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -24,7 +24,7 @@ from compressor.commands.training import (
 from compressor.errors import UsageError
 from compressor.methods.students.smaller import SHAPE_FLAGS
 from compressor.model.tasks import labels_of, task_of
-from compressor.train.options import TrainingOptions
+from compressor.train.options import TeacherOptions, TrainingOptions
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
@@ -55,6 +55,7 @@ def run(
     *,
     data: DataOptions,
     training: TrainingOptions,
+    teaching: TeacherOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
@@ -71,18 +72,10 @@ def run(
     """
     modifiers, builder = methods.all("with"), methods.all("student")
     weights = shares(teacher_weights, len(teacher))
-    models = {
-        f"teacher{number or ''}": open_model(reference, shared)
-        for number, reference in enumerate(teacher)
-    }
-    objectives = objectives_for(models["teacher"], methods)
+    student = "" if builder else methods.typed["student"]
+    models = open_models(teacher, student, shared)
+    objectives = objectives_for(models, methods)
     answers = needs_answers(objectives)
-    if not builder:
-        models["student"] = open_model(methods.typed["student"], shared)
-    for role, checkpoint in models.items():
-        refuse_quantized(checkpoint, "distill")
-        if role != "student" and answers:
-            refuse_headless(checkpoint)
     dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
     refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
@@ -100,6 +93,7 @@ def run(
         },
         dataset=dataset,
     )
+    keeping = keeping_of(job, teaching, objectives, weights, on_long=training.on_long)
     if not job.begin(needed_bytes=bytes_for_training(models["teacher"])):
         return
     with job.at_work():
@@ -113,8 +107,31 @@ def run(
             objectives=objectives,
             modifiers=modifiers,
             teachers=list(zip(teachers, weights, strict=True)),
+            keeping=keeping,
         )
         publish_trained(job, student, trained, dataset, must_learn=must_learn)
+
+
+def open_models(teachers: list[str], student: str, shared: Shared) -> dict[str, Checkpoint]:
+    """The checkpoints of a distillation by their roles, each found fit for it.
+
+    Args:
+        teachers: as typed.
+        student: as typed; empty where a method makes it.
+        shared: the shared flags.
+
+    Raises:
+        InputError: one is missing, broken or quantized.
+    """
+    models = {
+        f"teacher{number or ''}": open_model(reference, shared)
+        for number, reference in enumerate(teachers)
+    }
+    if student:
+        models["student"] = open_model(student, shared)
+    for checkpoint in models.values():
+        refuse_quantized(checkpoint, "distill")
+    return models
 
 
 def load_teachers(job: Job, answers: bool) -> list[Loaded]:
@@ -143,12 +160,19 @@ def make_student(job: Job, builder: list[Picked], teacher: Loaded) -> Loaded:
     return builder[0].method.module.build(teacher, builder[0].options)
 
 
-def objectives_for(teacher: Checkpoint, methods: Methods) -> list[Picked]:
-    """The objectives that were named, or the defaults that a teacher without a head allows."""
+def objectives_for(models: dict[str, Checkpoint], methods: Methods) -> list[Picked]:
+    """The objectives that were named, or the defaults that teachers without a head allow.
+
+    Raises:
+        InputError: an objective looks at answers that a teacher has no head to give.
+    """
     chosen = methods.all("method")
-    if methods.typed["method"] or task_of(teacher) is not None:
-        return chosen
-    return [one for one in chosen if not needs_answers([one])] or chosen
+    if not methods.typed["method"] and task_of(models["teacher"]) is None:
+        chosen = [one for one in chosen if not needs_answers([one])] or chosen
+    for role, checkpoint in models.items():
+        if role != "student" and needs_answers(chosen):
+            refuse_headless(checkpoint)
+    return chosen
 
 
 def shares(text: str, count: int) -> list[float]:

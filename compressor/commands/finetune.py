@@ -11,7 +11,7 @@ from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, record_together
-from compressor.commands.teachers import refuse_teacherless
+from compressor.commands.teachers import keeping_of, refuse_teacherless
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -23,7 +23,7 @@ from compressor.commands.training import (
 from compressor.data.dataset import Dataset
 from compressor.errors import InputError
 from compressor.model.tasks import labels_of
-from compressor.train.options import TrainingOptions
+from compressor.train.options import TeacherOptions, TrainingOptions
 
 SLOTS = (OBJECTIVE, MODIFIERS)
 
@@ -33,6 +33,7 @@ def run(
     *,
     data: DataOptions,
     training: TrainingOptions,
+    teaching: TeacherOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
@@ -67,6 +68,7 @@ def run(
         },
         dataset=dataset,
     )
+    keeping = keeping_of(job, teaching, objectives, [1.0], on_long=training.on_long)
     if not job.begin(needed_bytes=bytes_for_training(models["model"])):
         return
     with job.at_work():
@@ -87,6 +89,7 @@ def run(
             objectives=objectives,
             modifiers=modifiers,
             teachers=[(load(models["teacher"], dataset.task.name), 1.0)] if teacher else [],
+            keeping=keeping,
         )
         publish_trained(job, loaded, trained, dataset, must_learn=must_learn)
 

@@ -235,7 +235,10 @@ class Job:
 
 
 # How a run went on, what it replaced and how it spoke: none of it changes a byte of the result.
-_NOT_RECORDED = ("--resume", "--reuse", "--force", "--json", "--quiet", "--debug")
+_NOT_RECORDED = (
+    "--resume", "--reuse", "--force", "--json", "--quiet", "--debug", "--cache-hidden"
+)  # fmt: skip
+_NOT_RECORDED_WITH_VALUE = ("--teacher-cache", "--cache-limit")
 
 
 def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
@@ -248,8 +251,12 @@ def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
         stdin: what `-` stood for.
     """
     shown = ["compressor"]
-    for word in words:
-        if word in _NOT_RECORDED:
+    rest = iter(words)
+    for word in rest:
+        if word in _NOT_RECORDED_WITH_VALUE:
+            next(rest, None)
+            continue
+        if word in _NOT_RECORDED or word.partition("=")[0] in _NOT_RECORDED_WITH_VALUE:
             continue
         if word == "-":
             shown.append(stdin)

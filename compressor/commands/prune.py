@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from compressor.commands.objectives import refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
-from compressor.commands.teachers import refuse_teacherless
+from compressor.commands.teachers import keeping_of, refuse_teacherless
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
@@ -25,7 +25,10 @@ from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
 from compressor.model.devices import choose_device
 from compressor.model.tasks import labels_of, task_of
-from compressor.train.options import TrainingOptions
+from compressor.train.options import TeacherOptions, TrainingOptions
+
+if TYPE_CHECKING:
+    from compressor.train.cache import Keeping
 
 SLOTS = (
     Slot("--method", ("modifiers", "transforms"), "gmp", "how to prune"),
@@ -39,6 +42,7 @@ def run(
     *,
     data: DataOptions,
     training: TrainingOptions,
+    teaching: TeacherOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
@@ -55,7 +59,7 @@ def run(
     if methods.one("method").method.kind == "transforms":
         _prune_at_once(checkpoint, data, training, shared, methods, words)
     else:
-        _prune_in_training(checkpoint, data, training, shared, methods, words, teacher)
+        _prune_in_training(checkpoint, data, training, teaching, shared, methods, words, teacher)
 
 
 def _prune_at_once(
@@ -92,6 +96,7 @@ def _prune_in_training(
     checkpoint: Checkpoint,
     data: DataOptions,
     training: TrainingOptions,
+    teaching: TeacherOptions,
     shared: Shared,
     methods: Methods,
     words: list[str],
@@ -120,10 +125,11 @@ def _prune_in_training(
         },
         dataset=dataset,
     )
+    keeping = keeping_of(job, teaching, objectives, [1.0], on_long=training.on_long)
     if not job.begin(needed_bytes=bytes_for_training(checkpoint)):
         return
     with job.at_work():
-        _train_and_publish(job, dataset, training, objectives, modifiers)
+        _train_and_publish(job, dataset, training, objectives, modifiers, keeping)
 
 
 def _train_and_publish(
@@ -132,6 +138,7 @@ def _train_and_publish(
     training: TrainingOptions,
     objectives: list[Any],
     modifiers: list[Any],
+    keeping: Keeping,
 ) -> None:
     from compressor.model.layers import encoder_linears
     from compressor.model.load import load
@@ -147,6 +154,7 @@ def _train_and_publish(
         objectives=objectives,
         modifiers=modifiers,
         teachers=[(load(teacher, dataset.task.name), 1.0)] if teacher else [],
+        keeping=keeping,
     )
     sparsity = sparsity_of(encoder_linears(loaded.model))
     trained.metrics["sparsity"] = sparsity

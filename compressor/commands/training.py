@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
+from compressor.commands.feeds import feeds_of, own_feed, rows_folder
 from compressor.commands.job import Job
-from compressor.commands.objectives import held_out_masking_of, masking_of
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
-from compressor.commands.teachers import refuse_misfit
-from compressor.data.dataset import Dataset, open_dataset, overlap, warn_absent_classes
+from compressor.commands.teachers import reads_own_tokens, refuse_misfit
+from compressor.data.dataset import Dataset, open_dataset, overlap
 from compressor.errors import GateError, InputError, MachineError, UsageError
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
     from compressor.checkpoint.folder import Checkpoint
-    from compressor.data.batches import Masking
     from compressor.model.load import Loaded
-    from compressor.train.feed import Feed
+    from compressor.train.cache import Keeping
     from compressor.train.run import Trained
     from compressor.train.state import StateFolder
 
@@ -103,50 +100,6 @@ def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
     )
 
 
-def feeds_of(
-    dataset: Dataset,
-    loaded: Loaded,
-    training: TrainingOptions,
-    objectives: Sequence[Picked],
-    seed: int,
-    folder: Path,
-) -> tuple[Feed, Feed | None]:
-    """Tokenised training rows and, where there are any, validation rows.
-
-    Args:
-        dataset: the opened data.
-        loaded: gives the tokenizer and the longest input.
-        training: batch size and length limit.
-        objectives: decide how text is masked.
-        seed: order of the rows.
-        folder: where the tokens are kept while training.
-    """
-    from compressor.data.encode import encode
-    from compressor.model.load import longest_input
-    from compressor.train.feed import Feed
-
-    length = min(training.max_length, longest_input(loaded))
-
-    def feed(split: str, masking: Masking) -> Feed:
-        encoded = encode(
-            dataset.rows(split),
-            loaded.tokenizer,
-            dataset.task,
-            max_length=length,
-            folder=folder / f"rows-{split}",
-            on_long=training.on_long,
-        )
-        if dataset.labels is not None and split != "train":
-            warn_absent_classes(dataset, split, encoded.labels)
-        batch_size = training.batch_size
-        return Feed(encoded, loaded.tokenizer, dataset.task, batch_size, seed, masking)
-
-    train = feed("train", masking_of(objectives))
-    if not dataset.has("validation"):
-        return train, None
-    return train, feed("validation", held_out_masking_of(objectives))
-
-
 def train_model(
     job: Job,
     student: Loaded,
@@ -156,6 +109,7 @@ def train_model(
     objectives: list[Picked],
     modifiers: list[Picked],
     teachers: Sequence[tuple[Loaded, float]] = (),
+    keeping: Keeping,
 ) -> Trained:
     """Train `student` in place with the chosen methods.
 
@@ -173,15 +127,20 @@ def train_model(
         teachers = ()
     for teacher, _ in teachers:
         refuse_misfit(teacher, student)
+    own = [reads_own_tokens(one, student, objectives, dataset.task) for one, _ in teachers]
     accelerator = make_accelerator(training, job.shared.device)
-    state = StateFolder(job.target, bound_to(job))
+    state = StateFolder(job.target, bound_to(job, keeping))
     if accelerator.is_main_process:
         state.prepare(resume=training.resume, force=job.shared.force)
     accelerator.wait_for_everyone()
     with forgetting_refusals(state, state.steps):
-        feed, held_out = feeds_of(
-            dataset, student, training, objectives, job.shared.seed, _rows_folder(state.path)
-        )
+        folder = rows_folder(state.path)
+        feed, held_out = feeds_of(dataset, student, training, objectives, job.shared.seed, folder)
+        taught = []
+        for number, ((teacher, weight), other_tokens) in enumerate(zip(teachers, own, strict=True)):
+            place = folder / f"rows-teacher{number}"
+            rows = own_feed(teacher, feed, dataset, training, place) if other_tokens else None
+            taught.append(Taught(teacher, weight, rows))
         return train(
             Run(
                 student=student,
@@ -192,7 +151,8 @@ def train_model(
                 options=training,
                 seed=job.shared.seed,
                 state=state,
-                teachers=[Taught(teacher, weight) for teacher, weight in teachers],
+                teachers=taught,
+                keeping=keeping,
                 accelerator=accelerator,
             )
         )
@@ -214,19 +174,20 @@ def forgetting_refusals(state: StateFolder, begun: Callable[[], object]) -> Iter
         raise
 
 
-def _rows_folder(state: Path) -> Path:
-    """Each process of a launch tokenises for itself."""
-    return state / f"process-{os.environ.get('RANK', '0')}"
-
-
 def _maker(picked: Picked, name: str) -> Callable[[Any], Any]:
     return lambda context: getattr(picked.method.module, name)(picked.options, context)
 
 
-def bound_to(job: Job) -> dict[str, Any]:
-    """What a resumed run must share with the one that it continues."""
+def bound_to(job: Job, keeping: Keeping | None = None) -> dict[str, Any]:
+    """What a resumed run must share with the one that it continues.
+
+    Where answers are kept is free to change. Whether they are is not: it moves their last bits.
+    """
     step = job.step()
-    return {key: value for key, value in step.items() if key not in ("metrics", "command")}
+    bound = {key: value for key, value in step.items() if key not in ("metrics", "command")}
+    if keeping is None:
+        return bound
+    return {**bound, "cache_limit": keeping.limit, "cache_hidden": keeping.hidden}
 
 
 def publish_trained(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from compressor.errors import UsageError
 from compressor.methods.contract import option
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,32 @@ class TrainingOptions:
         "which weights to keep: the best on the validation split, or the last",
         choices=("best", "last"),
     )
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """Where a teacher's answers are kept; none of it belongs to the result's record."""
+
+    teacher_cache: str = option(
+        "", "folder that keeps the teacher's answers for later runs and other seeds"
+    )
+    cache_hidden: bool = option(
+        False, "keep the teacher's hidden states too, where the methods look at them"
+    )
+    cache_limit: str = option("2GB", "largest size of the teacher's kept answers, such as 500MB")
+
+
+def parse_size(text: str, flag: str) -> int:
+    """A size as people write it, in bytes; powers of ten.
+
+    Args:
+        text: a number and perhaps one of B, kB, MB, GB, TB.
+        flag: the flag that it was given to.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in _UNITS:
+        raise UsageError(f"{flag} {text}: expected a size such as 500MB or 2GB", where=flag)
+    return round(float(found[1]) * _UNITS[found[2]])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from compressor.methods.contract import Context
+from compressor.train.cache import Keeping
 from compressor.train.options import TrainingOptions
 from compressor.train.state import StateFolder
 
@@ -49,6 +50,7 @@ class Run:
         state: where to keep what a resumed run needs.
         accelerator: processes, device and number format.
         teachers: the models to learn from.
+        keeping: how the teachers' answers are kept.
     """
 
     student: Loaded
@@ -61,6 +63,7 @@ class Run:
     state: StateFolder
     accelerator: Accelerator
     teachers: Sequence[Taught] = ()
+    keeping: Keeping = field(default_factory=Keeping)
 
 
 @dataclass(frozen=True)

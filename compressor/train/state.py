@@ -51,9 +51,9 @@ class StateFolder:
         self.bound_to = json.loads(json.dumps(bound_to))
 
     @property
-    def teacher_file(self) -> Path:
-        """Where the teacher's cached logits are kept."""
-        return self.path / "teacher.npy"
+    def teacher_folder(self) -> Path:
+        """Where the teacher's answers are kept for this run alone."""
+        return self.path / "teacher"
 
     def prepare(self, *, resume: bool, force: bool) -> None:
         """Take up an earlier run, or start a new one.
@@ -70,7 +70,7 @@ class StateFolder:
                 hint="--resume to go on with it, --force to start over",
             )
         if record.exists() and resume:
-            changed = list(_changes(read_object(record), self.bound_to))
+            changed = list(changes(read_object(record), self.bound_to))
             if changed:
                 raise InputError(
                     "cannot resume, the unfinished run differs in " + "; ".join(changed),
@@ -137,12 +137,12 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(doomed, ignore_errors=True)
 
 
-def _changes(earlier: Any, now: Any, key: str = "") -> Iterator[str]:
+def changes(earlier: Any, now: Any, key: str = "") -> Iterator[str]:
     """What differs between two records, one entry for each key at the bottom: `key: old -> new`."""
     if isinstance(earlier, dict) and isinstance(now, dict):
         for name in sorted({*earlier, *now}):
             inner = f"{key}.{name}" if key else name
-            yield from _changes(earlier.get(name), now.get(name), inner)
+            yield from changes(earlier.get(name), now.get(name), inner)
     elif earlier != now:
         yield f"{key}: {earlier} -> {now}"
 

@@ -1,44 +1,69 @@
-"""What the teacher shows of every batch, computed once per row where the rows do not change."""
+"""What the teacher shows of every batch, asked once for each distinct row where it can."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compressor import console
-from compressor.errors import UsageError
+from compressor.data.distinct import distinct
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, model_inputs
-from compressor.model.views import LOGITS, Views, look
-from compressor.train.evaluate import model_arrays, torch_forward
+from compressor.model.views import ATTENTION, HIDDEN, LOGITS, Views, look
+from compressor.train.cache import Cache, Keeping, open_cache
 
 if TYPE_CHECKING:
     import torch
 
+    from compressor.data.tasks import Task
     from compressor.train.feed import Feed
+    from compressor.train.fill import Arrays
     from compressor.train.run import Run, Taught
+
+FORMAT = 1  # of the kept answers
+
+
+def why_not_kept(shows: frozenset[str], task: Task, *, hidden: bool) -> str:
+    """Why the teacher must be asked in every step; empty where its answers can be kept.
+
+    Args:
+        shows: what the objectives look at.
+        task: of the rows.
+        hidden: whether hidden states are wanted on disk.
+    """
+    if task.name == "masked-lm":
+        return "a masked LM sees other tokens in every epoch"
+    if ATTENTION in shows:
+        return "queries, keys and values are not kept"
+    if LOGITS in shows and not task.labelled:
+        return "a language model's answers, a number for each word of its vocabulary, are not kept"
+    if HIDDEN in shows and not hidden:
+        return "hidden states are kept only with --cache-hidden"
+    return ""
 
 
 class Teacher:
     """One teacher, or several whose logits are averaged.
 
-    A classifier sees the same rows in every epoch, so one pass before training answers for all
-    of them, and a resumed run reads the answers from `cache_file`. A masked LM sees other tokens
-    each time and is asked each time.
+    A classifier sees the same rows in every epoch, so one pass before training answers for all of
+    them. Kept answers are those of an fp32 forward pass in batches of their own; asked in a step,
+    the teacher rounds in other places (other padding, the run's `--precision`).
 
     Args:
         teachers: the models, which are moved to `device`.
         feed: the training rows.
         device: where training runs.
         shows: what the objectives look at.
-        cache_file: a `.npy` file [rows, classes] inside the run's own state folder.
+        keeping: where answers are kept, with a folder.
         check: raises when the run should stop.
 
     Raises:
-        UsageError: several teachers, and something else than logits is wanted of them.
+        InputError: the folder holds other answers.
+        UsageError: several teachers, or one with tokens of its own, and something else than logits
+            is wanted of them; or hidden states shall be kept and cannot be.
     """
 
     def __init__(
@@ -48,62 +73,133 @@ class Teacher:
         device: torch.device,
         shows: frozenset[str],
         *,
-        cache_file: Path,
+        keeping: Keeping,
         check: Callable[[], None],
     ) -> None:
-        if len(teachers) > 1 and shows - {LOGITS}:
-            raise UsageError(
-                f"{len(teachers)} teachers can only be averaged in their answers, and this method "
-                f"looks at their {', '.join(sorted(shows - {LOGITS}))}",
-                hint="name one teacher, or use --method soft_labels",
-            )
+        _refuse_unlike_tokens(teachers, shows)
         total = sum(one.weight for one in teachers)
         self.models = [one.loaded.model.to(device).eval() for one in teachers]
         self.shares = [one.weight / total for one in teachers]
-        self.shows, self.cache = shows, None
-        if shows == {LOGITS} and feed.task.labelled:
-            if not cache_file.exists():
-                _write(self._answers([one.feed or feed for one in teachers], check), cache_file)
-            import torch
+        self.feeds = [one.feed or feed for one in teachers]
+        self.own_tokens = any(one.feed is not None for one in teachers)
+        self.shows, self.device = shows, device
+        self.why_not = why_not_kept(shows, feed.task, hidden=keeping.hidden)
+        if keeping.hidden and (self.why_not or HIDDEN not in shows):
+            why = self.why_not or "no objective looks at the teacher's hidden states"
+            raise UsageError(f"--cache-hidden has nothing to keep: {why}", where="--cache-hidden")
+        self.cache = None if self.why_not else self._kept(keeping, check)
 
-            self.cache = torch.from_numpy(np.load(cache_file))  # [rows, classes]
+    def _kept(self, keeping: Keeping, check: Callable[[], None]) -> Cache | None:
+        encodings = [feed.encoded for feed in self._unlike_feeds()]
+        rows = distinct(encodings)
+        bound_to = {
+            "format": FORMAT,
+            **keeping.bound_to,
+            "task": self.feeds[0].task.name,
+            "max_length": max(encoded.max_length for encoded in encodings),
+            "tokens": rows.fingerprint,
+        }
+        return open_cache(
+            replace(keeping, bound_to=bound_to),
+            rows,
+            encodings[0].lengths,
+            self.shows,
+            self._answers,
+            check,
+        )
 
     def __call__(self, batch: Batch) -> Views:
-        """What is seen of a batch of the training rows, from the cache where there is one."""
+        """What is seen of a batch of the training rows; kept hidden states are 0 at padding."""
         if self.cache is None:
-            return self.ask(batch)
-        return Views(self.cache[batch["rows"]].to(batch["input_ids"].device))
+            return self._mean([self._inputs(batch, feed) for feed in self.feeds])
+        import torch
+
+        rows, device = batch["rows"].numpy(), batch["input_ids"].device
+        logits, hidden = None, ()
+        if LOGITS in self.shows:
+            logits = torch.from_numpy(self.cache.logits(rows)).to(device)  # [batch, classes]
+        if HIDDEN in self.shows:
+            states = self.cache.hidden(rows, batch["input_ids"].shape[1])
+            hidden = tuple(torch.from_numpy(states).to(device).float())  # [batch, length, width]
+        return Views(logits, hidden)
 
     def ask(self, batch: Batch) -> Views:
-        """What is seen of any batch, by a forward pass."""
+        """What is seen of any batch in the student's tokens, by a forward pass."""
+        return self._mean([model_inputs(batch)] * len(self.models))
+
+    def _inputs(self, batch: Batch, feed: Feed) -> Batch:
+        """A training batch in the tokens of one teacher."""
+        if not self.own_tokens:
+            return model_inputs(batch)
+        return model_inputs(feed.batch(batch["rows"].numpy(), batch["input_ids"].device))
+
+    def _unlike_feeds(self) -> list[Feed]:
+        """The rows in every kind of tokens that a teacher reads, each once."""
+        return list({id(feed): feed for feed in self.feeds}.values())
+
+    def _mean(self, inputs: Sequence[Batch]) -> Views:
+        """One forward pass of each teacher."""
         import torch
 
         with torch.no_grad():
-            seen = [
-                look(model, model_inputs(batch), self.shows, bare=model) for model in self.models
-            ]
+            pairs = zip(self.models, inputs, strict=True)
+            seen = [look(model, given, self.shows, bare=model) for model, given in pairs]
         if len(seen) == 1:
             return seen[0]
         pairs = zip(self.shares, seen, strict=True)
         return Views(sum(share * views.logits.float() for share, views in pairs))
 
-    def _answers(self, feeds: Sequence[Feed], check: Callable[[], None]) -> np.ndarray:
-        """The mean of all teachers' logits, float32 [rows, classes], each from its own tokens."""
-        plans = [feed.plan(0, shuffle=False) for feed in feeds]
-        mean: np.ndarray | None = None
-        with console.Progress("teacher", sum(map(len, plans))) as progress:
-            for feed, plan, model, share in zip(
-                feeds, plans, self.models, self.shares, strict=True
-            ):
-                forward = torch_forward(model)
-                for rows in plan:
-                    check()
-                    logits = forward(model_arrays(feed.arrays(rows)))
-                    if mean is None:
-                        mean = np.zeros((len(feed), logits.shape[-1]), dtype=np.float32)
-                    mean[rows] += share * logits
-                    progress.advance()
-        return mean
+    def _answers(self, rows: np.ndarray) -> Arrays:
+        """What the teachers show of some training rows, each from its own tokens.
+
+        Returns:
+            LOGITS float32 [rows, classes]; HIDDEN float16 [tokens, layers + 1, width], the tokens
+            of all rows one after the other, without padding.
+        """
+        import torch
+
+        batches = {id(feed): feed.batch(rows, self.device) for feed in self._unlike_feeds()}
+        inputs = [model_inputs(batches[id(feed)]) for feed in self.feeds]
+        views = self._mean(inputs)
+        found = {}
+        if LOGITS in self.shows:
+            found[LOGITS] = views.logits.float().cpu().numpy()
+        if HIDDEN in self.shows:
+            real = inputs[0]["attention_mask"].bool()
+            states = torch.stack([layer[real] for layer in views.hidden], dim=1)
+            found[HIDDEN] = _halved(states).cpu().numpy()
+        return found
+
+
+def _halved(states: torch.Tensor) -> torch.Tensor:
+    """Hidden states as float16, if all of them fit."""
+    import torch
+
+    largest = float(states.abs().max())
+    if largest > torch.finfo(torch.float16).max:
+        raise InputError(
+            f"the teacher's hidden states come to {largest:.3g}, too large for float16, in which "
+            "they are kept",
+            hint="leave --cache-hidden out",
+            where="--cache-hidden",
+        )
+    return states.to(torch.float16)
+
+
+def _refuse_unlike_tokens(teachers: Sequence[Taught], shows: frozenset[str]) -> None:
+    others = ", ".join(sorted(shows - {LOGITS}))
+    if len(teachers) > 1 and others:
+        raise UsageError(
+            f"{len(teachers)} teachers can only be averaged in their answers, and this method "
+            f"looks at their {others}",
+            hint="name one teacher, or use --method soft_labels",
+        )
+    if others and any(one.feed is not None for one in teachers):
+        raise UsageError(
+            f"a teacher with tokens of its own can only be compared in its answers, and this "
+            f"method looks at its {others}",
+            hint="use --method soft_labels",
+        )
 
 
 def make_teacher(
@@ -112,20 +208,12 @@ def make_teacher(
     """The teacher of a run; None where there is none, or nothing is wanted of it."""
     if not (run.teachers and shows):
         return None
-    return Teacher(
-        run.teachers, run.feed, device, shows, cache_file=run.state.teacher_file, check=check
-    )
-
-
-def _write(array: np.ndarray, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        # Not `np.save`, which does not notice that the disk is full at the last few bytes.
-        np.lib.format.write_array_header_1_0(
-            stream, np.lib.format.header_data_from_array_1_0(array)
-        )
-        stream.write(array.data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
+    named = run.keeping.folder
+    keeping = replace(run.keeping, folder=named or run.state.teacher_folder)
+    teacher = Teacher(run.teachers, run.feed, device, shows, keeping=keeping, check=check)
+    if named and teacher.why_not:
+        console.note(f"the teacher is asked in every step: {teacher.why_not}")
+    elif named and teacher.cache is not None:
+        count = len(teacher.cache.rows)
+        console.note(f"{named} has the teacher's answers to {count:,} distinct rows")
+    return teacher

@@ -44,8 +44,8 @@ def batches(monkeypatch):
     """(share of real tokens that are asked about, masking) of every batch that is made."""
     seen, plain = [], feed.Feed.arrays
 
-    def arrays(self, rows, *key):
-        made = plain(self, rows, *key)
+    def arrays(self, rows, *key, **widths):
+        made = plain(self, rows, *key, **widths)
         if made["labels"].ndim == 2:
             share = np.sum(made["labels"] != -100) / made["attention_mask"].sum()
             seen.append((share, self.masking))

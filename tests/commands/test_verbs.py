@@ -157,7 +157,7 @@ def test_a_student_of_its_own_is_taken_and_another_tokenizer_refused(here, capsy
     model.resize_token_embeddings(len(tokenizer))
     model.save_pretrained(here / "other")
     tokenizer.save_pretrained(here / "other")
-    assert go(*words, "other", "-o", "t") == 3
+    assert go(*words, "other", "--method", "minilm_v2", "-o", "t") == 3
     assert "zebra" in capsys.readouterr().err
 
 

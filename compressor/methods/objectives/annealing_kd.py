@@ -32,6 +32,7 @@ from compressor.model.views import LOGITS, Views
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
+ANY_TOKENIZER = True
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
+ANY_TOKENIZER = True
 # With two, there is one other class, its share q is 1 for everybody, and NCKD is always zero.
 FEWEST_CLASSES = 3
 

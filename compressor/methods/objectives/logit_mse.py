@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
+ANY_TOKENIZER = True
 
 
 @dataclass(frozen=True)
