@@ -172,16 +172,16 @@ def fresh(*words: str, cwd: Path) -> tuple[subprocess.CompletedProcess, float]:
 def test_answers_at_once_and_without_torch(words, code, budget, tmp_path):
     """The budget is CPU time, the least of up to five tries: wall time would measure the machine.
 
-    It is doubled, because the same work takes longer on a processor that others use too.
+    It is tripled, because the same work takes longer on a processor that others use too.
     """
     faults.lay_out(tmp_path)
     seconds = []
-    while not seconds or (min(seconds) > 2 * budget and len(seconds) < 5):
+    while not seconds or (min(seconds) > 3 * budget and len(seconds) < 5):
         done, spent = fresh(*words.split(), cwd=tmp_path)
         assert done.returncode == code, done.stderr
         assert "TORCH" not in done.stderr
         seconds.append(spent)
-    assert min(seconds) <= 2 * budget
+    assert min(seconds) <= 3 * budget
 
 
 def unprivileged() -> list[str]:
