@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 import tiny
-from compressor.methods.contract import Context, model_inputs
+from compressor.methods.contract import Context
 from compressor.model.views import HIDDEN, LOGITS, Views, look
 
 
@@ -23,7 +23,7 @@ def batch(labels=(1, 0)) -> dict[str, torch.Tensor]:
 def views(model, rows) -> Views:
     """What `model` shows of `rows`."""
     shows = frozenset({LOGITS, HIDDEN})
-    return look(model, model_inputs(rows), shows, bare=model)
+    return look(model, rows, shows, bare=model)
 
 
 def detached(seen: Views) -> Views:

@@ -23,7 +23,7 @@ PLACES = {
     "tokens": ("compressor.data.encode.encode", 2),
     "teacher": ("compressor.train.teacher.Teacher._answers", 3),
     "step": ("compressor.train.loop._Loop._step", 12),
-    "evaluation": ("compressor.train.evaluate.model_arrays", 4),
+    "evaluation": ("compressor.train.evaluate.fed", 4),
     "state": ("compressor.train.state.write_json", 4),
     "end": ("compressor.train.loop._Loop._finish", 1),
     "save": ("compressor.model.save.save_model", 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from compressor.commands.training import (
 )
 from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
+from compressor.methods.find import flag_of
 from compressor.model.devices import choose_device
 from compressor.model.tasks import labels_of, task_of
 from compressor.train.options import TeacherOptions, TrainingOptions
@@ -57,9 +59,35 @@ def run(
     checkpoint = open_model(model, shared)
     refuse_quantized(checkpoint, "prune")
     if methods.one("method").method.kind == "transforms":
+        refuse_unused(methods, training, teaching, teacher)
         _prune_at_once(checkpoint, data, training, shared, methods, words)
     else:
         _prune_in_training(checkpoint, data, training, teaching, shared, methods, words, teacher)
+
+
+def refuse_unused(
+    methods: Methods, training: TrainingOptions, teaching: TeacherOptions, teacher: str
+) -> None:
+    """Refuse the flags of a training where nothing is trained.
+
+    Raises:
+        UsageError: names them.
+    """
+    typed = [f"--{slot}" for slot in ("objective", "with") if methods.typed[slot]]
+    typed += ["--teacher"] if teacher else []
+    for options in (training, teaching):
+        typed += [
+            flag_of(field)
+            for field in fields(options)
+            # Validation rows are scored at some length, and a recipe resumes every step.
+            if field.name not in ("max_length", "resume") and getattr(options, field.name) != field.default
+        ]
+    if typed:
+        raise UsageError(
+            f"{methods.one('method').name} prunes at once and trains nothing, so "
+            f"{', '.join(typed)} would do nothing",
+            hint="train afterwards: compressor finetune",
+        )
 
 
 def _prune_at_once(
@@ -71,11 +99,6 @@ def _prune_at_once(
     words: list[str],
 ) -> None:
     picked = methods.one("method")
-    if methods.all("with"):
-        raise UsageError(
-            f"{picked.name} prunes at once and trains nothing, so --with does nothing",
-            hint="train afterwards: compressor finetune",
-        )
     dataset = data_of(data, labels_of(checkpoint)) if data.data else None
     record = {"method": picked.name, **as_record(picked.options)}
     job = Job("prune", words, shared, {"model": checkpoint}, record, dataset)

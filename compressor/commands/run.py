@@ -57,10 +57,11 @@ def run(
     compressor run quickstart --set seed=1 -o quickstart-seed-1
     """
     path = find_recipe(recipe)
-    loaded = read_recipe(path, dict(_pair(text) for text in set_))
+    changes = dict(_pair(text) for text in set_)
     if print_:
-        console.result(as_shell(loaded))
+        console.result(as_shell(read_recipe(path, changes)))
         return
+    loaded = read_recipe(path, {key: _from_here(value) for key, value in changes.items()})
     folder = Path(output or path.stem)
     folder.mkdir(parents=True, exist_ok=True)
     _run_steps(loaded, folder, force=force)
@@ -75,6 +76,12 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise InputError(f"--set {text}: expected KEY=VALUE", where="--set")
     return key, value
+
+
+def _from_here(value: str) -> str:
+    """A path that was typed in this folder, as the steps must name it: they run in another."""
+    names_a_path = value and not value.isdecimal() and Path(value).exists()
+    return str(Path(value).absolute()) if names_a_path else value
 
 
 def as_shell(recipe: Recipe) -> str:

@@ -127,6 +127,9 @@ def chosen_methods(
         if slot.or_model:
             known = {name for kind in slot.kinds for name in names(kind)}
             wanted = [word for word in wanted if word.replace("-", "_") in known]
+        twice = [word for word in wanted if wanted.count(word) > 1]
+        if twice and slot.many:
+            raise UsageError(f"{slot.flag} names {twice[0]} {len(twice)} times", where=slot.flag)
         if len(wanted) > 1 and not slot.many:
             raise UsageError(f"{slot.flag} stands {len(wanted)} times; it takes one method")
         chosen[slot.name] = [look_up(word, slot.kinds, slot.flag, verb) for word in wanted]

@@ -28,11 +28,12 @@ def write_rows(path: Path, dataset: Dataset, rows: Iterable[Row | Example]) -> i
     """
     count = 0
     with path.open("a", encoding="utf-8") as file:
-        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last is the number of rows
+        for row in rows:
             values: dict[str, Any] = dict(zip(dataset.text_columns, row.texts, strict=True))
             if dataset.label_column is not None:
                 values[dataset.label_column] = _label(dataset, row.label)
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 

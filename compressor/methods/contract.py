@@ -76,12 +76,6 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def model_inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    """The entries of a batch that a model's forward takes."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {name: batch[name] for name in names if name in batch}
-
-
 @dataclass
 class Loss:
     """What an objective returns: the scalar to minimise and its unweighted parts for the log."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, Objective, model_inputs
+from compressor.methods.contract import Batch, Context, Loss, Objective
 from compressor.model.views import LOGITS, Views, look
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Criterion:
     def _loss(
         self, model: torch.nn.Module, batch: Batch, teach: Callable[[Batch], Views] | None
     ) -> Loss:
-        student = look(model, model_inputs(batch), self.student_shows, bare=self.bare)
+        student = look(model, batch, self.student_shows, bare=self.bare)
         teacher = teach(batch) if teach is not None and self.teacher_shows else Views()
         losses = [one.loss(batch, student, teacher) for one in self.objectives]
         total, parts = losses[0].total, dict(losses[0].parts)

@@ -54,12 +54,6 @@ def torch_forward(model: torch.nn.Module) -> Forward:
     return forward
 
 
-def model_arrays(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays that a model's forward takes."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    return {name: arrays[name] for name in names if name in arrays}
-
-
 def evaluate(
     forward: Forward,
     feed: Feed,
@@ -70,7 +64,7 @@ def evaluate(
     """Run a split through `forward` and score it.
 
     Args:
-        forward: arrays to logits.
+        forward: arrays of a batch to logits; it takes those that its model is fed.
         feed: the split.
         check: called before every batch; raises to stop.
         advance: called after every batch, for progress.
@@ -80,7 +74,7 @@ def evaluate(
         check()
         # A fixed key per batch: every model is asked about the same masked tokens.
         arrays = feed.arrays(rows, 0, number)
-        scored.add(rows, forward(model_arrays(arrays)), arrays["labels"], feed.task.name)
+        scored.add(rows, forward(arrays), arrays["labels"], feed.task.name)
         advance()
     return scored.result(feed.task.name)
 

@@ -11,7 +11,7 @@ import numpy as np
 from compressor import console
 from compressor.data.distinct import distinct
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, model_inputs
+from compressor.methods.contract import Batch
 from compressor.model.views import ATTENTION, HIDDEN, LOGITS, Views, look
 from compressor.train.cache import Cache, Keeping, open_cache
 
@@ -125,13 +125,13 @@ class Teacher:
 
     def ask(self, batch: Batch) -> Views:
         """What is seen of any batch in the student's tokens, by a forward pass."""
-        return self._mean([model_inputs(batch)] * len(self.models))
+        return self._mean([batch] * len(self.models))
 
     def _inputs(self, batch: Batch, feed: Feed) -> Batch:
         """A training batch in the tokens of one teacher."""
         if not self.own_tokens:
-            return model_inputs(batch)
-        return model_inputs(feed.batch(batch["rows"].numpy(), batch["input_ids"].device))
+            return batch
+        return feed.batch(batch["rows"].numpy(), batch["input_ids"].device)
 
     def _unlike_feeds(self) -> list[Feed]:
         """The rows in every kind of tokens that a teacher reads, each once."""
@@ -159,7 +159,7 @@ class Teacher:
         import torch
 
         batches = {id(feed): feed.batch(rows, self.device) for feed in self._unlike_feeds()}
-        inputs = [model_inputs(batches[id(feed)]) for feed in self.feeds]
+        inputs = [batches[id(feed)] for feed in self.feeds]
         views = self._mean(inputs)
         found = {}
         if LOGITS in self.shows:

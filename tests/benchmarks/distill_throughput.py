@@ -35,9 +35,9 @@ from compressor.checkpoint.folder import open_checkpoint
 from compressor.checkpoint.source import resolve_model
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import Encoded, encode
-from compressor.methods.contract import model_inputs
 from compressor.methods.objectives import soft_labels
 from compressor.methods.students import copy_layers
+from compressor.model.inputs import fed
 from compressor.model.load import Loaded, load
 from compressor.train.accelerator import make_accelerator
 from compressor.train.feed import Feed
@@ -160,10 +160,10 @@ def plain_loop(
             batch = feed.batch(next(plan), torch.device("cpu"))
             seen = 0 if step < WARM_UP else seen + len(batch["labels"])
             with torch.no_grad():
-                live = None if cached else teacher.model(**model_inputs(batch)).logits
+                live = None if cached else teacher.model(**fed(teacher.model, batch)).logits
             taught = answers[batch["rows"]] if cached else live
             optimizer.zero_grad()
-            kd_loss(model(**model_inputs(batch)).logits, taught, batch["labels"]).backward()
+            kd_loss(model(**fed(model, batch)).logits, taught, batch["labels"]).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
         return seen / (time.perf_counter() - started)

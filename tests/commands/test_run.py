@@ -44,6 +44,19 @@ def test_a_step_that_fails_stops_the_recipe_with_its_own_code(recipe, capsys):
     assert captured.out == ""
 
 
+def test_a_path_typed_here_is_found_although_the_steps_run_elsewhere(recipe, workshop, tmp_path):
+    (tmp_path / "rows").symlink_to(workshop / "data")
+    assert run(["run", "tiny.yaml", "--set", "data=rows"]) == 0
+    steps = json.loads((tmp_path / "tiny/student/compression.json").read_text())["steps"]
+    assert str(tmp_path) not in json.dumps(steps)
+
+
+@pytest.mark.parametrize("file", sorted(FOLDERS[1].glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_recipes_that_ship_are_short_and_hold_known_flags(file):
+    assert len(file.read_text().splitlines()) <= 30
+    assert len(read_recipe(file, {}).commands) > 1
+
+
 def test_print_gives_the_commands_that_can_be_typed(recipe, capsys):
     assert run(["run", "tiny.yaml", "--print", "--set", "seed=3"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -317,6 +317,16 @@ def test_a_teacher_without_a_head_teaches_relations_alone(workshop, tmp_path):
         assert config["architectures"] == ["BertModel"]
 
 
+def test_one_shot_pruning_refuses_the_flags_of_a_training(workshop, tmp_path, capsys):
+    words = f"prune {workshop}/teacher --method magnitude -o {tmp_path}/out"
+    unused = "--lr 1e-3 --teacher t --with gmp --objective task --cache-hidden --epochs 2"
+    assert run([*words.split(), *unused.split()]) == 2
+    said = capsys.readouterr().err
+    for flag in ("--lr", "--teacher", "--with", "--objective", "--cache-hidden", "--epochs"):
+        assert flag in said
+    assert run([*words.split(), "--max-length", "32", "--data", f"{workshop}/data"]) == 0
+
+
 def test_two_teachers_are_averaged(workshop, tmp_path):
     words = f"distill {workshop}/teacher {workshop}/teacher --teacher-weights 3,1 --layers 2"
     training = f"--data {workshop}/data --epochs 1"

@@ -8,8 +8,9 @@ import tiny
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
 from compressor.errors import InputError, Interrupted, UsageError
-from compressor.methods.contract import Context, model_inputs
+from compressor.methods.contract import Context
 from compressor.methods.find import every
+from compressor.model.inputs import fed
 from compressor.model.load import Loaded
 from compressor.model.views import ATTENTION, HIDDEN, LOGITS
 from compressor.train import cache, fill
@@ -152,7 +153,7 @@ def test_the_limit_is_kept_before_anything_is_written(tmp_path, capsys):
     assert not (tmp_path / "small").exists()
     batch = feed.batch(feed.plan(0)[0], CPU)
     with torch.no_grad():
-        assert torch.equal(teacher(batch).logits, model(**model_inputs(batch)).logits)
+        assert torch.equal(teacher(batch).logits, model(**fed(model, batch)).logits)
     teacher = make([model], feed, tmp_path / "large", limit=size + 10_000)
     assert teacher.cache is not None
 
@@ -268,7 +269,7 @@ def test_several_teachers_are_averaged_by_weight(tmp_path):
     teacher = make(models, feed, tmp_path / "cache", weights=[3, 1])
     batch = feed.batch(feed.plan(0)[0], CPU)
     with torch.no_grad():
-        first, second = (model(**model_inputs(batch)).logits for model in models)
+        first, second = (model(**fed(model, batch)).logits for model in models)
     wanted = 0.75 * first + 0.25 * second
     torch.testing.assert_close(teacher(batch).logits, wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(teacher.ask(batch).logits, wanted)
@@ -287,8 +288,8 @@ def test_a_teacher_with_another_tokenizer_reads_its_own_tokens(tmp_path):
         batch = feed.batch(feed.plan(0)[0], CPU)
         theirs = own.batch(batch["rows"].numpy(), CPU)
         with torch.no_grad():
-            wanted = model(**model_inputs(theirs)).logits
-            unwanted = model(**model_inputs(batch)).logits
+            wanted = model(**fed(model, theirs)).logits
+            unwanted = model(**fed(model, batch)).logits
         torch.testing.assert_close(teacher(batch).logits, wanted, rtol=1e-4, atol=1e-5)
         assert not torch.allclose(wanted, unwanted, atol=1e-2)
     with pytest.raises(UsageError, match="tokens of its own"):

@@ -9,7 +9,7 @@ import torch
 import tiny
 from compressor.data.dataset import open_dataset
 from compressor.data.encode import encode
-from compressor.methods.contract import model_inputs
+from compressor.model.inputs import fed
 from compressor.train.feed import Feed
 from compressor.train.vocabulary import words_in_use
 
@@ -38,7 +38,7 @@ def trained(feed, context, weight_decay):
         for rows in feed.plan(0):
             batch = feed.batch(rows, CPU)
             optimizer.zero_grad()
-            model(**model_inputs(batch), labels=batch["labels"]).loss.backward()
+            model(**fed(model, batch), labels=batch["labels"]).loss.backward()
             optimizer.step()
     return model
 

@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from compressor.errors import UsageError
-from compressor.methods.contract import Context, model_inputs
+from compressor.methods.contract import Context
 from compressor.methods.objectives import minilm_v2
 from compressor.methods.objectives.minilm_v2 import relation_loss, relations
 from compressor.model.views import ATTENTION, look
@@ -79,7 +79,7 @@ def objective(teacher, student, **options):
 
 
 def views(model, batch):
-    return look(model, model_inputs(batch), frozenset({ATTENTION}), bare=model)
+    return look(model, batch, frozenset({ATTENTION}), bare=model)
 
 
 def test_gradients_reach_queries_keys_and_values_of_the_last_layer_and_all_below():

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import tiny
-from compressor.methods.contract import Context, model_inputs
+from compressor.methods.contract import Context
 from compressor.methods.objectives import soft_labels, task
+from compressor.model.inputs import fed
 from compressor.model.views import Views
 
 TEACHER = torch.tensor([[2.0, 0.0, -2.0], [1.0, 1.0, 0.0]])
@@ -38,7 +39,7 @@ def batch_and_views():
     model = tiny.model()
     tokens = tiny.tokenizer()(["great film", "awful dull plot"], padding=True, return_tensors="pt")
     batch = {**tokens, "labels": torch.tensor([1, 0])}
-    return model, batch, Views(model(**model_inputs(batch)).logits)
+    return model, batch, Views(model(**fed(model, batch)).logits)
 
 
 def objective(model, task="text-classification", **options):
@@ -75,7 +76,7 @@ def test_padding_of_token_losses_does_not_count():
     ids = tiny.tokenizer()(["great film", "a very long awful dull plot"], padding=True)
     batch = {name: torch.tensor(ids[name]) for name in ("input_ids", "attention_mask")}
     batch["labels"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], -100)
-    student = Views(model(**model_inputs(batch)).logits)
+    student = Views(model(**fed(model, batch)).logits)
     answers = torch.randn(student.logits.shape, generator=torch.Generator().manual_seed(1))
     other = answers.clone()
     other[batch["attention_mask"] == 0] = 99.0

@@ -5,9 +5,10 @@ import torch
 
 import tiny
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Context, model_inputs
+from compressor.methods.contract import Context
 from compressor.methods.objectives import tinybert
 from compressor.methods.objectives.tinybert import score_distance, scores
+from compressor.model.inputs import fed
 from compressor.model.views import ATTENTION, HIDDEN, look
 
 SHOWS = frozenset({HIDDEN, ATTENTION})
@@ -28,7 +29,7 @@ def objective(teacher, student, **options):
 
 
 def views(model, batch):
-    return look(model, model_inputs(batch), SHOWS, bare=model)
+    return look(model, batch, SHOWS, bare=model)
 
 
 def test_scores_of_one_head_by_hand():
@@ -44,7 +45,7 @@ def test_scores_are_what_the_model_attends_with():
     model.set_attn_implementation("eager")
     seen = views(model, batch)
     with torch.no_grad():
-        attended = model(**model_inputs(batch), output_attentions=True).attentions
+        attended = model(**fed(model, batch), output_attentions=True).attentions
     for layer, expected in enumerate(attended):
         found = scores(seen.queries[layer], seen.keys[layer], 4).softmax(-1)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
