@@ -80,7 +80,8 @@ def refuse_unused(
             flag_of(field)
             for field in fields(options)
             # Validation rows are scored at some length, and a recipe resumes every step.
-            if field.name not in ("max_length", "resume") and getattr(options, field.name) != field.default
+            if field.name not in ("max_length", "resume")
+            and getattr(options, field.name) != field.default
         ]
     if typed:
         raise UsageError(

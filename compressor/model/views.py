@@ -8,11 +8,12 @@ them, from its own linear maps, and a model whose maps cannot be told apart is r
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
+from compressor.model.first_token import only_first_token
 from compressor.model.inputs import fed
 from compressor.model.layers import is_linear, only_stack
 
@@ -67,10 +68,11 @@ def look(
     extra: dict[str, Any] = {"output_hidden_states": True} if HIDDEN in shows else {}
     inputs = fed(bare, inputs)
     seen: dict[str, list[torch.Tensor]] = {}
-    if ATTENTION in shows:
-        with _listening(bare, seen):
-            output = model(**inputs, **extra)
-    else:
+    with ExitStack() as stack:
+        if ATTENTION in shows:
+            stack.enter_context(_listening(bare, seen))
+        if shows <= {LOGITS}:
+            stack.enter_context(only_first_token(bare))
         output = model(**inputs, **extra)
     hidden = tuple(output.hidden_states or ()) if HIDDEN in shows else ()
     _refuse_blind(bare, shows, hidden, seen)

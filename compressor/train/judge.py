@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from compressor.model.first_token import only_first_token
 from compressor.train.evaluate import evaluate, torch_forward
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Judge:
         if self.metric == LOSS:
             metrics = self.criterion.held_out(self.held_out, self.teacher, check)
         else:
-            metrics = evaluate(torch_forward(model), self.held_out, check=check).metrics
+            with only_first_token(model):
+                metrics = evaluate(torch_forward(model), self.held_out, check=check).metrics
         model.train()
         return metrics
 

@@ -16,6 +16,7 @@ from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
 from compressor.train.criterion import Criterion
+from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
 from compressor.train.optimizer import build_optimizer, planned_learning_rate
 from compressor.train.run import Metrics, Run, Trained
@@ -43,7 +44,7 @@ def train(run: Run) -> Trained:
     """
     # On its device first: the table that is set aside for the while does not move with the model.
     model = run.student.model.to(run.accelerator.device)
-    with StopRequest() as stop, words_in_use(model, run.feed):
+    with StopRequest() as stop, words_in_use(model, run.feed), cheap_dropout(model):
         loop = _Loop(run, stop)
         try:
             trained = loop.run_all()

