@@ -16,7 +16,8 @@ from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.job import command_line, open_model, print_folder
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
-from compressor.data.dataset import Dataset, open_dataset, split_for_evaluation
+from compressor.data.dataset import Dataset, open_dataset
+from compressor.data.splits import split_for_evaluation
 from compressor.errors import GateError, InputError, UsageError
 from compressor.measure import gates as judging
 from compressor.methods.contract import option

@@ -9,7 +9,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import needs_answers, refuse_other_task
+from compressor.commands.objectives import learns_unlabelled, needs_answers, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
 from compressor.commands.teachers import keeping_of, refuse_headless, refuse_reordered
@@ -76,7 +76,8 @@ def run(
     models = open_models(teacher, student, shared)
     objectives = objectives_for(models, methods)
     answers = needs_answers(objectives)
-    dataset = data_for_training(data, model_labels=labels_of(models["teacher"]))
+    labels, unlabelled = labels_of(models["teacher"]), learns_unlabelled(objectives)
+    dataset = data_for_training(data, labels, unlabelled=unlabelled)
     refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(

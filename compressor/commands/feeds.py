@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from compressor.commands.objectives import held_out_masking_of, masking_of
 from compressor.commands.slots import Picked
-from compressor.data.dataset import Dataset, warn_absent_classes
+from compressor.data.dataset import Dataset
+from compressor.data.splits import warn_absent_classes
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:

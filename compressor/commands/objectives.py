@@ -18,6 +18,15 @@ def needs_answers(objectives: Sequence[Picked]) -> bool:
     return any(picked.method.module.NEEDS_LOGITS for picked in objectives)
 
 
+def learns_unlabelled(objectives: Sequence[Picked]) -> bool:
+    """Whether every objective learns from training rows without a label, by its teacher alone."""
+    return all(
+        getattr(picked.method.module, "UNLABELLED", False)
+        and getattr(picked.options, "hard_weight", 0.0) < 1
+        for picked in objectives
+    )
+
+
 def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
     """Refuse an objective that does not serve the task of the rows.
 

@@ -9,7 +9,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import refuse_other_task
+from compressor.commands.objectives import learns_unlabelled, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
@@ -133,7 +133,8 @@ def _prune_in_training(
     if teacher:
         models["teacher"] = open_model(teacher, shared)
         refuse_quantized(models["teacher"], "prune")
-    dataset = data_for_training(data, model_labels=labels_of(checkpoint))
+    labels, unlabelled = labels_of(checkpoint), learns_unlabelled(objectives)
+    dataset = data_for_training(data, labels, unlabelled=unlabelled)
     refuse_other_task(objectives, dataset)
     job = Job(
         verb="prune",

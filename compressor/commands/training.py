@@ -15,7 +15,8 @@ from compressor.commands.job import Job
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.commands.teachers import reads_own_tokens, refuse_misfit
-from compressor.data.dataset import Dataset, open_dataset, overlap
+from compressor.data.dataset import Dataset, open_dataset
+from compressor.data.splits import overlap
 from compressor.errors import GateError, InputError, MachineError, UsageError
 from compressor.train.options import TrainingOptions
 
@@ -40,18 +41,24 @@ def bytes_for_training(checkpoint: Checkpoint) -> int:
     return 2 * 4 * weights + checkpoint.disk_bytes
 
 
-def data_for_training(data: DataOptions, model_labels: tuple[str, ...] | None = None) -> Dataset:
+def data_for_training(
+    data: DataOptions,
+    model_labels: tuple[str, ...] | None = None,
+    *,
+    unlabelled: bool = False,
+) -> Dataset:
     """Open `--data` for a verb that trains.
 
     Args:
         data: the flags.
         model_labels: class names of a head that is kept; None when the data names the classes.
+        unlabelled: whether training rows may lack a label.
 
     Raises:
         UsageError: no data named.
         InputError: there is no training split, or the rows do not fit.
     """
-    dataset = data_of(data, model_labels)
+    dataset = data_of(data, model_labels, unlabelled=unlabelled)
     if not dataset.has("train"):
         raise InputError(
             f"{dataset.source.name} has no training rows; it has "
@@ -82,7 +89,9 @@ def refuse_unjudged(dataset: Dataset, *, must_learn: bool) -> None:
         )
 
 
-def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
+def data_of(
+    data: DataOptions, model_labels: tuple[str, ...] | None, *, unlabelled: bool = False
+) -> Dataset:
     """Open `--data`.
 
     Raises:
@@ -97,6 +106,7 @@ def data_of(data: DataOptions, model_labels: tuple[str, ...] | None) -> Dataset:
         text_columns=data.text_columns or None,
         label_column=data.label_column or None,
         model_labels=model_labels,
+        unlabelled=unlabelled,
     )
 
 

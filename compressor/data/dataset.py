@@ -19,22 +19,26 @@ from compressor.data.columns import find_label_column, find_text_columns
 from compressor.data.faults import Bad, refuse_bad
 from compressor.data.labels import LabelCounts, class_ids, label_key, listed
 from compressor.data.readers import read_rows
-from compressor.data.rows import Row, bad_label, bad_text
+from compressor.data.rows import NO_CLASS, NO_SCORE, Row, bad_label, bad_text
 from compressor.data.source import SPLITS, Source, open_source, source_hash
 from compressor.data.tasks import TASKS, Task, find_task
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 CHECKED_ROWS = 1000
-FIRST_LINES = 5
 ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Where the rows are and what they mean. `labels` are the class names in order of id."""
+    """Where the rows are and what they mean.
+
+    Attributes:
+        labels: the class names in order of id; None where there are no classes.
+        unlabelled: whether training rows may lack a label.
+    """
 
     source: Source
     task: Task
@@ -42,6 +46,7 @@ class Dataset:
     label_column: str | None
     labels: tuple[str, ...] | None
     class_ids: dict[str, int] = field(default_factory=dict, repr=False)
+    unlabelled: bool = False
 
     def has(self, split: str) -> bool:
         """Whether the data has a `split` ("train", "validation" or "test")."""
@@ -61,7 +66,8 @@ class Dataset:
         """
         self.require(split)
         for file in self.source.splits[split]:
-            for _, row in refuse_bad(self._checked(file), file):
+            may_lack = self.unlabelled and split == "train"
+            for _, row in refuse_bad(self._checked(file, may_lack), file):
                 yield row
 
     def require(self, split: str) -> None:
@@ -77,17 +83,19 @@ class Dataset:
                 where=self.source.name,
             )
 
-    def _checked(self, file: Path) -> Iterator[tuple[int, Row | Bad]]:
+    def _checked(self, file: Path, may_lack: bool) -> Iterator[tuple[int, Row | Bad]]:
         for line, row in read_rows(file):
             values = map(row.get, self.text_columns)
             texts = tuple(text for text in values if isinstance(text, str))
             if len(texts) < len(self.text_columns):
                 yield line, bad_text(row, self.text_columns)
                 continue
-            if self.label_column is None:
+            if not self.task.labelled:
                 yield line, Row(line, file, texts, None)
                 continue
             label = self._label(row.get(self.label_column, ABSENT))
+            if label is None and may_lack and _lacks_label(row, self.label_column):
+                label = NO_SCORE if self.labels is None else NO_CLASS
             if label is None:
                 yield line, bad_label(row, self.label_column, self.labels)
                 continue
@@ -111,6 +119,7 @@ def open_dataset(
     label_column: str | None = None,
     model_labels: tuple[str, ...] | None = None,
     split_for_training: str = "train",
+    unlabelled: bool = False,
 ) -> Dataset:
     """Find out what `data` holds, and refuse early what cannot be used.
 
@@ -124,6 +133,7 @@ def open_dataset(
             them by name.
         split_for_training: the split whose labels name the classes (another one is taken where it
             is missing), and the one that a single file stands for.
+        unlabelled: whether training rows may lack a label where `model_labels` name the classes.
 
     Raises:
         InputError: cases 22 to 29: nothing to read, broken rows, missing columns, labels of mixed
@@ -138,16 +148,16 @@ def open_dataset(
     head = islice(_raw(source, first), CHECKED_ROWS)
     columns = list(dict.fromkeys(name for *_, row in head for name in row))
     texts = find_text_columns(columns, text_columns, place)
-    label = None
-    if wanted is None or wanted.labelled:
-        label = _require_label(columns, label_column, texts, place)
-        source = _without_unlabelled(source, first, label)
     if wanted is not None and not wanted.labelled:
         dataset = Dataset(source, wanted, texts, None, None)
     else:
-        dataset = _labelled(
-            source, first, wanted, texts=texts, label=str(label), model_labels=model_labels
-        )
+        unlabelled = unlabelled and model_labels is not None
+        label = find_label_column(columns, label_column, texts, place)
+        if label is None:
+            label = _label_elsewhere(source, columns, texts, place, unlabelled=unlabelled)
+        source = _without_unlabelled(source, first, label)
+        bare = Dataset(source, TASKS["text-classification"], texts, label, None, {}, unlabelled)
+        dataset = _labelled(bare, first, wanted, model_labels)
     for split in source.splits:
         for _ in islice(dataset.rows(split), CHECKED_ROWS):
             pass
@@ -161,26 +171,32 @@ def _raw(source: Source, split: str) -> Iterator[tuple[Path, int, dict[str, Any]
             yield file, line, row
 
 
-def _require_label(
-    columns: Sequence[str], wanted: str | None, texts: Sequence[str], where: str
-) -> str:
-    found = find_label_column(columns, wanted, texts, where)
-    if found is None:
-        raise InputError(
-            f"no label column among {', '.join(map(repr, columns))}",
-            hint="name it: --label-column COLUMN; for text without labels: --task masked-lm, "
-            "or --task causal-lm",
-            where=where,
-        )
-    return found
+def _label_elsewhere(
+    source: Source, columns: Sequence[str], texts: Sequence[str], where: str, *, unlabelled: bool
+) -> str | None:
+    """The label column of other splits, for training rows that may lack one and do."""
+    if unlabelled:
+        firsts = (row for split in source.splits for *_, row in islice(_raw(source, split), 1))
+        return find_label_column([name for row in firsts for name in row], None, texts, where)
+    raise InputError(
+        f"no label column among {', '.join(map(repr, columns))}",
+        hint="name it: --label-column COLUMN; for text without labels: --task masked-lm, "
+        "or --task causal-lm",
+        where=where,
+    )
 
 
-def _without_unlabelled(source: Source, first: str, label: str) -> Source:
+def _lacks_label(row: dict[str, Any], column: str | None) -> bool:
+    return label_key(row.get(column))[0] == "missing"
+
+
+def _without_unlabelled(source: Source, first: str, label: str | None) -> Source:
     """Leave out other splits whose labels are held back, as the hub does with some test sets."""
     kept = {}
     for split, files in source.splits.items():
         head = islice(_raw(source, split), CHECKED_ROWS)
-        if split != first and all(row.get(label, ABSENT) is None for *_, row in head):
+        lacking = (label is None or row.get(label, ABSENT) is None for *_, row in head)
+        if split != first and all(lacking):
             console.warn(f"{source.name}: {split} has no labels and is left out")
         else:
             kept[split] = files
@@ -188,25 +204,20 @@ def _without_unlabelled(source: Source, first: str, label: str) -> Source:
 
 
 def _labelled(
-    source: Source,
-    first: str,
-    task: Task | None,
-    *,
-    texts: tuple[str, ...],
-    label: str,
-    model_labels: tuple[str, ...] | None,
+    bare: Dataset, first: str, task: Task | None, model_labels: tuple[str, ...] | None
 ) -> Dataset:
-    where = str(source.splits[first][0])
-    counts = LabelCounts(label)
-    for file, line, row in _raw(source, first):
-        counts.add(row.get(label), file.name, line)
+    """`bare` with its task and its classes, which the labels of the split `first` name."""
+    source = bare.source
+    where, counts = _count_labels(bare, first)
     if task is None and model_labels is not None and len(model_labels) == 1:
         # A head with one output is a regression head, whatever its labels look like.
         task = TASKS["regression"]
-    task = task or counts.choose_task(where)
-    counts.require(task, where)
+    if counts.rows:
+        task = task or counts.choose_task(where)
+        counts.require(task, where)
+    task = task or TASKS["text-classification"]
     if task.name == "regression":
-        return Dataset(source, task, texts, label, None)
+        return replace(bare, task=task)
     found = counts.class_counts()
     if first == "train" and len(found) == 1:
         (name, rows) = next(iter(found.items()))
@@ -217,84 +228,36 @@ def _labelled(
     if by_number:
         shown = listed([f"{key} is {names[ids[key]]}" for key in by_number])
         console.note(f"{source.name}: labels are read as the model's class numbers, {shown}")
-    return Dataset(source, task, texts, label, names, ids)
+    return replace(bare, task=task, labels=names, class_ids=ids)
+
+
+def _count_labels(bare: Dataset, first: str) -> tuple[str, LabelCounts]:
+    """The labels of `first`, or of the next split if its rows may lack them and all do."""
+    others = [split for split in bare.source.splits if split != first]
+    for split in (first, *others):
+        where, counts = str(bare.source.splits[split][0]), LabelCounts(bare.label_column or "")
+        lacking = total = 0
+        for file, line, row in _raw(bare.source, split):
+            total += 1
+            if bare.unlabelled and split == "train" and _lacks_label(row, bare.label_column):
+                lacking += 1
+            else:
+                counts.add(row.get(bare.label_column), file.name, line)
+        if lacking:
+            console.note(
+                f"{where}: {lacking:,} of {total:,} rows have no label; there the teacher alone "
+                "is learnt from"
+            )
+        if counts.rows or not bare.unlabelled:
+            break
+    return where, counts
 
 
 def _say_what_was_found(dataset: Dataset) -> None:
     text = f"{dataset.source.name}: {dataset.task.name} on {' + '.join(dataset.text_columns)}"
     if dataset.labels is not None:
-        text += f", {len(dataset.labels)} classes in {dataset.label_column}"
+        text += f", {len(dataset.labels)} classes in {dataset.label_column or 'the model'}"
         text += f" ({listed(dataset.labels)})"
     elif dataset.label_column is not None:
         text += f", numbers in {dataset.label_column}"
     console.note(text)
-
-
-def split_for_evaluation(dataset: Dataset, wanted: str = "") -> str:
-    """Name the split to evaluate on: the wanted one, or validation where there is one, else test.
-
-    Raises:
-        InputError: the data lacks the wanted one, or has neither; training rows are no evaluation.
-    """
-    if wanted:
-        dataset.require(wanted)
-        return wanted
-    for split in ("validation", "test"):
-        if dataset.has(split):
-            return split
-    raise InputError(
-        "neither validation nor test rows; an evaluation on training rows would mean nothing",
-        hint="add a validation file to the folder, or name a file test.jsonl",
-        where=dataset.source.name,
-    )
-
-
-def warn_absent_classes(dataset: Dataset, split: str, labels: np.ndarray) -> None:
-    """Warn when a class of the data set has no row in `split` (case 30).
-
-    Args:
-        dataset: the data set.
-        split: the split that was encoded, for the message.
-        labels: its class ids, int64 [rows].
-    """
-    import numpy as np
-
-    if dataset.labels is None:
-        return
-    counts = np.bincount(labels, minlength=len(dataset.labels))
-    absent = [name for name, rows in zip(dataset.labels, counts, strict=True) if not rows]
-    if absent:
-        console.warn(
-            f"{dataset.source.name}: no {split} row has the label "
-            f"{listed(absent)} ({len(labels):,} rows)"
-        )
-
-
-def overlap(dataset: Dataset, a: str, b: str) -> tuple[int, list[int]]:
-    """How many rows of split `b` have the texts of a row of split `a`.
-
-    Eight bytes are held for each row, whatever its length.
-
-    Returns:
-        The count, and the line numbers of the first five.
-    """
-    import numpy as np
-
-    seen = np.unique(np.fromiter(map(_text_hash, dataset.rows(a)), dtype=np.uint64))
-    count = 0
-    lines: list[int] = []
-    for row in dataset.rows(b):
-        key = np.uint64(_text_hash(row))
-        place = np.searchsorted(seen, key)
-        if place < len(seen) and seen[place] == key:
-            count += 1
-            if len(lines) < FIRST_LINES:
-                lines.append(row.line)
-    return count, lines
-
-
-def _text_hash(row: Row) -> int:
-    import hashlib
-
-    text = "\0".join(row.texts).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,9 @@ from typing import Any, NamedTuple
 from compressor.data.columns import missing_column
 from compressor.data.faults import Bad, excerpt
 from compressor.data.labels import label_key, listed
+
+# The label of a training row that has none: the task's loss passes over it.
+NO_CLASS, NO_SCORE = -100, math.nan
 
 
 class Row(NamedTuple):

@@ -13,9 +13,9 @@ its name is the file's name. The file holds
 | student | `build(teacher, options) -> Loaded` |
 | objective | `class Objective(options, context)`: `loss(batch, student, teacher) -> Loss`; \
 `NEEDS_TEACHER`; `NEEDS_LOGITS`, whether it looks at the answers of a head; `ANY_TOKENIZER = True` \
-where it looks at nothing else, so that a teacher of rows may cut them into other tokens; perhaps \
-`TASKS`, the only tasks that it serves, and a property `masking` of its options, how text is \
-masked in training |
+where it looks at nothing else, so that a teacher of rows may cut them into other tokens; \
+`UNLABELLED = True` where it learns from rows without a label too; perhaps `TASKS`, the only tasks \
+that it serves, and a property `masking` of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
 | transform | `apply(loaded, batches, options) -> facts`; `NEEDS_DATA` |
 | generator | `generate(loaded, rows, options, work) -> iterator of Example`: new rows, from the \

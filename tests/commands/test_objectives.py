@@ -1,5 +1,7 @@
 """What objectives ask of the rows: their task, and whether and how text is masked."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -95,3 +97,40 @@ def test_an_objective_of_language_models_refuses_labels(here, capsys, words):
     assert "distilbert serves masked-lm and causal-lm" in said
     assert "--task masked-lm" in said
     assert not (here / "out.state").exists()
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def unlabelled(here):
+    """`bare` has the rows of `data`, the training rows without labels; `half` lacks every other."""
+    rows = [json.loads(line) for line in (here / "data/train.jsonl").read_text().splitlines()]
+    for name, period in (("bare", 1), ("half", 2)):
+        (here / name).mkdir()
+        (here / name / "validation.jsonl").symlink_to(here / "data/validation.jsonl")
+        kept = [row | ({} if n % period else {"label": None}) for n, row in enumerate(rows)]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        (here / name / "train.jsonl").write_text(text)
+    return here
+
+
+@pytest.mark.parametrize("method", ["soft_labels", "logit_mse", "soft_labels --method pkd"])
+def test_a_teacher_needs_no_labels(unlabelled, method):
+    fixed = f"--layers 2 --method {method} --max-steps 4"
+    for name, weight in (("data", 0), ("bare", 0), ("bare", 0.5), ("half", 0.5), ("data", 0.5)):
+        words = f"distill teacher {fixed} --data {name} --hard-weight {weight} -o {name}-{weight}"
+        assert run(words.split()) == 0
+    assert weights(unlabelled / "data-0") == weights(unlabelled / "bare-0")
+    different = [weights(unlabelled / name) for name in ("bare-0.5", "half-0.5", "data-0.5")]
+    assert len(set(different)) == 3
+
+
+@pytest.mark.parametrize(
+    "method", ["task", "dkd", "continuation_kd", "soft_labels --method task", "soft_labels -h"]
+)
+def test_labels_are_missed_where_they_are_learnt_from(unlabelled, capsys, method):
+    words = f"distill teacher --layers 2 --data bare --method {method}"
+    assert run(words.replace("-h", "--hard-weight 1").split()) == 3
+    assert "missing labels" in capsys.readouterr().err

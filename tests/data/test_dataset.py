@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 import tiny
-from compressor.data.dataset import (
-    open_dataset,
-    overlap,
-    split_for_evaluation,
-    warn_absent_classes,
-)
+from compressor.data.dataset import open_dataset
+from compressor.data.rows import NO_CLASS
+from compressor.data.splits import overlap, split_for_evaluation, warn_absent_classes
 from compressor.errors import InputError, UsageError
 
 
@@ -217,3 +214,53 @@ print(sorted(heavy & set(sys.modules)))
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
+
+
+LABELS = ("negative", "positive")
+
+
+def test_training_rows_may_lack_a_label_where_the_model_has_the_classes(tmp_path, capsys):
+    train = [("good", "positive"), ("so so", None), {"text": "absent"}, ("empty", "")]
+    source = data(tmp_path / "d", train=train, validation=[("bad", "negative")])
+    dataset = open_dataset(source, model_labels=LABELS, unlabelled=True)
+    assert [row.label for row in dataset.rows("train")] == [1, NO_CLASS, NO_CLASS, NO_CLASS]
+    assert [row.label for row in dataset.rows("validation")] == [0]
+    assert "3 of 4 rows have no label" in capsys.readouterr().err
+    with pytest.raises(InputError, match="mixes names and missing labels"):
+        open_dataset(source, unlabelled=True)  # nobody names the classes
+    with pytest.raises(InputError, match="mixes names and missing labels"):
+        open_dataset(source, model_labels=LABELS)
+
+
+@pytest.mark.parametrize("validation", [[("bad", 0), ("good", 1)], [{"text": "bare"}]])
+def test_training_rows_without_a_label_column(tmp_path, capsys, validation):
+    source = data(tmp_path / "d", train=[{"text": "one"}, {"text": "two"}], validation=validation)
+    dataset = open_dataset(source, model_labels=LABELS, unlabelled=True)
+    assert dataset.task.name == "text-classification"
+    assert [row.label for row in dataset.rows("train")] == [NO_CLASS, NO_CLASS]
+    if len(validation) == 2:
+        assert [row.label for row in dataset.rows("validation")] == [0, 1]
+    else:
+        assert "validation has no labels and is left out" in capsys.readouterr().err
+
+
+def test_unlabelled_rows_of_a_regression(tmp_path):
+    source = data(tmp_path / "d", train=[("a", 0.5), ("b", None)], validation=[("c", 1.5)])
+    dataset = open_dataset(source, model_labels=("LABEL_0",), unlabelled=True)
+    assert dataset.task.name == "regression"
+    first, second = (row.label for row in dataset.rows("train"))
+    assert first == 0.5
+    assert np.isnan(second)
+
+
+def test_only_training_rows_may_lack_a_label(tmp_path):
+    rows = [("bad", "negative"), ("what", None)]
+    source = data(tmp_path / "d", train=[("good", "positive")], validation=rows)
+    with pytest.raises(InputError, match="no label in column 'label'"):
+        open_dataset(source, model_labels=LABELS, unlabelled=True)
+
+
+def test_a_wrong_label_is_not_a_missing_one(tmp_path):
+    source = data(tmp_path / "d", train=[("good", "positive"), ("what", "neutral")])
+    with pytest.raises(InputError, match="label 'neutral' is not one of"):
+        open_dataset(source, model_labels=LABELS, unlabelled=True)

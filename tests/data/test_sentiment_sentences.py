@@ -3,8 +3,9 @@
 import hashlib
 from collections import Counter
 
-from compressor.data.dataset import open_dataset, overlap
+from compressor.data.dataset import open_dataset
 from compressor.data.readers import read_rows
+from compressor.data.splits import overlap
 
 SPLITS = {"train": 320, "validation": 60, "test": 120}
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 
 
 @dataclass(frozen=True)

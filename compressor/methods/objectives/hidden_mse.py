@@ -26,6 +26,7 @@ from compressor.model.views import HIDDEN, Views
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 
 
 @dataclass(frozen=True)

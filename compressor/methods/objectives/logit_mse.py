@@ -27,6 +27,7 @@ VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
 ANY_TOKENIZER = True
+UNLABELLED = True
 
 
 @dataclass(frozen=True)

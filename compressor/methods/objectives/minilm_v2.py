@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 VERBS = ("distill",)
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 # Their tokenizers put a summary token first, and every token sees the whole row.
 SUMMARY_FIRST = (
     *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"),

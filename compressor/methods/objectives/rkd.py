@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 NO_DISTANCE = 1e-12  # squared; below it two rows are one, and have no direction
 
 

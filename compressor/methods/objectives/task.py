@@ -32,17 +32,18 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     Args:
         task: a key of `compressor.data.tasks.TASKS`.
         logits: [batch, classes], [batch, 1], or [batch, length, vocabulary].
-        labels: [batch] class ids or scores, or [batch, length] token ids with -100 to leave out;
-            the loss is 0 where all are left out.
+        labels: [batch] class ids or scores, or [batch, length] token ids; -100, or a score that is
+            not a number, is left out. The loss is 0 where all are left out.
     """
     from torch.nn import functional as F
 
-    if task == "regression":
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
     if task == "causal-lm":
         logits, labels = logits[:, :-1], labels[:, 1:]  # position t predicts token t + 1
-    if not (labels != IGNORED).any():  # a mean over nothing is not a number
+    known = ~labels.isnan() if task == "regression" else labels != IGNORED
+    if not known.any():  # a mean over nothing is not a number
         return 0.0 * logits.float().sum()
+    if task == "regression":
+        return F.mse_loss(logits.squeeze(-1).float()[known], labels[known].float())
     return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
 
 

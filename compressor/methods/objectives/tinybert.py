@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 VERBS = ("distill",)
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
+UNLABELLED = True
 # Here the scores are Q K^T / sqrt(d_head) and nothing else. Elsewhere positions are rotated into
 # queries and keys, or added to the scores.
 PLAIN_SCORES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")

@@ -41,3 +41,14 @@ def test_nothing_to_predict_costs_nothing(task):
     loss.backward()
     assert loss.item() == 0.0
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [("text-classification", [1, -100, 0]), ("regression", [1.0, float("nan"), 0.0])],
+)
+def test_rows_without_a_label_are_passed_over(task, labels):
+    logits, labels = torch.randn(3, 1 if task == "regression" else 2), torch.tensor(labels)
+    known = task_loss(task, logits[::2], labels[::2])
+    torch.testing.assert_close(task_loss(task, logits, labels), known)
+    assert task_loss(task, logits, labels[[1, 1, 1]]) == 0
