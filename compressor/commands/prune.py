@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +13,7 @@ from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import learns_unlabelled, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
-from compressor.commands.scoring import validation_metrics
+from compressor.commands.scoring import calibration_batches, validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
 from compressor.commands.teachers import keeping_of, refuse_teacherless
 from compressor.commands.training import (
@@ -100,19 +102,24 @@ def _prune_at_once(
     words: list[str],
 ) -> None:
     picked = methods.one("method")
-    dataset = data_of(data, labels_of(checkpoint)) if data.data else None
-    record = {"method": picked.name, **as_record(picked.options)}
+    needs_data = picked.method.module.needs_data(picked.options)
+    dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
+    length = training.max_length
+    record = {"method": picked.name, **as_record(picked.options), "max_length": length}
     job = Job("prune", words, shared, {"model": checkpoint}, record, dataset)
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
-    with job.at_work():
+    with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
         from compressor.model.load import load
         from compressor.model.save import save_model
 
         loaded = load(checkpoint, task_of(checkpoint))
         loaded.model.to(choose_device(shared.device))
-        facts = picked.method.module.apply(loaded, None, picked.options)
-        metrics = validation_metrics(loaded, dataset, training.max_length) if dataset else {}
+        batches = None
+        if needs_data:
+            batches = calibration_batches(dataset, loaded, length, shared.seed, Path(scratch))
+        facts = picked.method.module.apply(loaded, batches, picked.options)
+        metrics = validation_metrics(loaded, dataset, length) if dataset else {}
         job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})
 
 

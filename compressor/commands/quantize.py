@@ -40,7 +40,7 @@ def run(
     picked = methods.one("method")
     checkpoint = open_model(model, shared)
     refuse_quantized(checkpoint, "quantize")
-    needs_data = picked.method.module.NEEDS_DATA
+    needs_data = picked.method.module.needs_data(picked.options)
     dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
     record = {"method": picked.name, **as_record(picked.options), "max_length": max_length}
     job = Job("quantize", words, shared, {"model": checkpoint}, record, dataset)

@@ -41,7 +41,7 @@ def command(method) -> str:
     if method.kind == "modifiers":
         verb = "prune teacher --method" if "prune" in method.verbs else "finetune teacher --with"
         return f"{verb} {method.name} {training}"
-    data = " --data data" if method.module.NEEDS_DATA else ""
+    data = " --data data" if method.module.needs_data(method.options()) else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}"
 
 

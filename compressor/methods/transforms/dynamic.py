@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from compressor.model.quantized import Rows
 
 VERBS = ("quantize",)
-NEEDS_DATA = False
 LOWEST, HIGHEST = -128, 127
 HALF_RANGE = 127.5
 # The floor of compressed-tensors for float32. A smaller one would make the product of two scales
@@ -132,6 +131,11 @@ def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch
     if not chosen:
         raise InputError(f"a {family} model has no linear layer left to quantize")
     return chosen
+
+
+def needs_data(options: Options) -> bool:
+    """Whether rows must be given."""
+    return False
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:

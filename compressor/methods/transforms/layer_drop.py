@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 VERBS = ("prune",)
-NEEDS_DATA = False
 STRATEGIES = ("top", "bottom", "alternate-even", "alternate-odd", "symmetric")
 
 
@@ -77,6 +76,11 @@ def _explicit(text: str) -> list[int]:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:
         raise UsageError(f"--drop-layers {text} is not a list of numbers such as 9,10,11") from None
+
+
+def needs_data(options: Options) -> bool:
+    """Whether rows must be given."""
+    return False
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:

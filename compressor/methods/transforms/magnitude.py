@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 VERBS = ("prune",)
-NEEDS_DATA = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,11 @@ def magnitude_masks(
         else n_of_m(score, *pattern)
         for name, score in scores.items()
     }
+
+
+def needs_data(options: Options) -> bool:
+    """Whether rows must be given."""
+    return False
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from compressor.model.quantized import Grid
 
 VERBS = ("quantize",)
-NEEDS_DATA = True
 BINS = 2048
 
 Range = tuple[float, float]
@@ -216,6 +215,11 @@ def input_ranges(
         )
         for name, bounds in ranges.items()
     }
+
+
+def needs_data(options: Options) -> bool:
+    """Whether rows must be given."""
+    return True
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
