@@ -97,6 +97,7 @@ class Context:
         total_steps: optimizer steps of the whole run.
         steps_per_epoch: optimizer steps in one pass over the training rows.
         learning_rate: the peak learning rate.
+        warmup_steps: steps in which it rises to the peak.
     """
 
     model: torch.nn.Module
@@ -106,6 +107,7 @@ class Context:
     total_steps: int = 0
     steps_per_epoch: int = 0
     learning_rate: float = 0.0
+    warmup_steps: int = 0
 
 
 class Objective(Protocol):

@@ -18,7 +18,7 @@ from compressor.methods.contract import Context
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
-from compressor.train.optimizer import build_optimizer, planned_learning_rate
+from compressor.train.optimizer import build_optimizer, planned_learning_rate, warmup_steps
 from compressor.train.run import Metrics, Run, Trained
 from compressor.train.signals import StopRequest
 from compressor.train.state import (
@@ -78,6 +78,7 @@ class _Loop:
             total_steps=self.total,
             steps_per_epoch=self.steps_per_epoch,
             learning_rate=run.options.learning_rate,
+            warmup_steps=warmup_steps(self.total, run.options),
         )
         torch.manual_seed(run.seed)  # of the objectives' own parameters
         self.criterion = Criterion([make(context) for make in run.objectives], context)
@@ -156,7 +157,9 @@ class _Loop:
 
     def _step(self, step: int) -> dict[str, float]:
         self.stop.check()
-        rate = planned_learning_rate(step, self.total, self.options)
+        rate = planned_learning_rate(
+            step, self.total, self.options, steps_per_epoch=self.steps_per_epoch
+        )
         self.criterion.before_step(step)
         for modifier in self.modifiers:
             if hasattr(modifier, "learning_rate"):

@@ -33,18 +33,29 @@ def build_optimizer(
     return torch.optim.AdamW(groups, lr=options.learning_rate, fused=True)
 
 
-def planned_learning_rate(step: int, total_steps: int, options: TrainingOptions) -> float:
+def warmup_steps(total_steps: int, options: TrainingOptions) -> int:
+    """Steps in which the learning rate rises."""
+    return math.ceil(options.warmup * total_steps)
+
+
+def planned_learning_rate(
+    step: int, total_steps: int, options: TrainingOptions, *, steps_per_epoch: int
+) -> float:
     """The schedule's learning rate of 0-based `step`.
 
-    It rises linearly over the warm-up steps, then falls to zero (`linear`, `cosine`) or stays
-    (`constant`). The first step of a warm-up already has a rate above zero.
+    It rises linearly over the warm-up steps, then falls (`linear`, `cosine`) or stays
+    (`constant`), once or in cycles. The first step of a warm-up already has a rate above zero. A
+    schedule that falls to zero gets there one step after its last, so that no step is lost.
     """
-    warmup_steps = math.ceil(options.warmup * total_steps)
-    if step < warmup_steps:
-        return options.learning_rate * (step + 1) / (warmup_steps + 1)
+    rising = warmup_steps(total_steps, options)
+    if step < rising:
+        return options.learning_rate * (step + 1) / (rising + 1)
     if options.schedule == "constant":
         return options.learning_rate
-    done = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    if options.schedule == "cosine":
-        return options.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-    return options.learning_rate * (1 - done)
+    place, length = step - rising, total_steps - rising
+    if options.cycle_epochs:
+        length = max(1, round(options.cycle_epochs * steps_per_epoch))
+        place %= length
+    done = place / max(1, length - bool(options.final_lr))
+    left = 0.5 * (1 + math.cos(math.pi * done)) if options.schedule == "cosine" else 1 - done
+    return options.learning_rate * (options.final_lr + (1 - options.final_lr) * left)

@@ -31,6 +31,10 @@ class TrainingOptions:
         "how the learning rate falls after the warm-up",
         choices=("linear", "cosine", "constant"),
     )
+    cycle_epochs: float = option(
+        0.0, "start the schedule anew every so many epochs; 0 for never", low=0.0
+    )
+    final_lr: float = option(0.0, "share of --lr that the schedule falls to", low=0.0, high=1.0)
     warmup: float = option(0.06, "share of the steps that warm up", low=0.0, high=1.0)
     weight_decay: float = option(0.01, "decoupled weight decay of matrices", low=0.0)
     clip: float = option(1.0, "largest norm of the gradient; 0 for no limit", low=0.0)

@@ -39,7 +39,7 @@ def command(method) -> str:
             return f"distill teacher-3 --method {method.name} --data data-3 {TRAINING}"
         return f"distill teacher --method {method.name} {training}"
     if method.kind == "modifiers":
-        verb = "prune teacher --method" if "prune" in method.verbs else "finetune teacher --with"
+        verb = "prune teacher --method" if "prune" in method.verbs else "finetune sparse --with"
         return f"{verb} {method.name} {training}"
     data = " --data data" if method.module.needs_data(method.options()) else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}"
@@ -68,9 +68,18 @@ def three_classes(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def sparse(workshop, tmp_path_factory):
+    """The teacher with half of its matrices' entries zero, for methods that hold them."""
+    folder = tmp_path_factory.mktemp("sparse") / "sparse"
+    assert run(["prune", f"{workshop}/teacher", "--method", "magnitude", "-o", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def here(workshop, three_classes, tmp_path, monkeypatch):
+def here(workshop, three_classes, sparse, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "sparse").symlink_to(sparse)
     for name in ("teacher", "data"):
         (tmp_path / name).symlink_to(workshop / name)
         (tmp_path / f"{name}-3").symlink_to(three_classes / f"{name}-3")

@@ -28,11 +28,28 @@ OPTIONS = TrainingOptions(learning_rate=1.0, warmup=0.1)
 )
 def test_schedules_over_a_hundred_steps(schedule, step, expected):
     options = replace(OPTIONS, schedule=schedule)
-    assert planned_learning_rate(step, 100, options) == pytest.approx(expected)
+    found = planned_learning_rate(step, 100, options, steps_per_epoch=10)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 1e-4), (199, 1e-6), (200, 1e-4), (399, 1e-6), (999, 1e-6)]
+)
+def test_linear_decay_that_recurs(step, expected):
+    options = TrainingOptions(learning_rate=1e-4, warmup=0, cycle_epochs=2, final_lr=0.01)
+    found = planned_learning_rate(step, 1000, options, steps_per_epoch=100)
+    assert found == pytest.approx(expected)
+
+
+def test_cycles_begin_after_the_warm_up():
+    options = replace(OPTIONS, schedule="cosine", cycle_epochs=1.5)
+    rates = [planned_learning_rate(step, 40, options, steps_per_epoch=4) for step in range(4, 16)]
+    assert rates[:6] == rates[6:] == pytest.approx([1, 0.933, 0.75, 0.5, 0.25, 0.067], abs=1e-3)
 
 
 def test_without_warm_up_the_first_step_has_the_peak():
-    assert planned_learning_rate(0, 10, replace(OPTIONS, warmup=0.0)) == 1.0
+    options = replace(OPTIONS, warmup=0.0)
+    assert planned_learning_rate(0, 10, options, steps_per_epoch=5) == 1.0
 
 
 def test_only_matrices_decay():

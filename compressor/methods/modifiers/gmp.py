@@ -8,8 +8,17 @@ zeros follows
 
 and stays s_f afterwards, when no mask changes any more. The score is |w| of the masked weights,
 so what is pruned stays pruned. The masks are applied again after every optimizer step: Adam's
-momentum and weight decay would otherwise move the zeros. GMP*'s learning-rate restarts are not
-here; its distillation is the `soft_labels` objective (`--teacher`).
+momentum and weight decay would otherwise move the zeros. The rest of GMP* are flags of the
+training: a learning rate that starts anew (`--cycle-epochs 2 --final-lr 0.01`) and a teacher's
+softened answers alone (`--teacher`, `--temperature 5.5 --hard-weight 0`).
+
+With `rewind` the learning rate stays near its peak while the ramp lasts, and decays afterwards
+(O. Zafrir and others: Prune Once for All, 2021, arXiv 2111.05754). Of N steps with W of warm-up,
+P = t1 - t0, and a mask update every f steps, as a multiple of the peak:
+
+    (N - P - ((t - t0) mod f)) / (N - P - W)  while t0 <= t < t1      (N - t) / (N - P - W)  after
+
+Ours: the masks are fixed from t1 on, where Prune Once for All lets weights come back until 0.8 N.
 """
 
 from __future__ import annotations
@@ -52,6 +61,30 @@ class Options:
         source="GMP*",
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
+    rewind: bool = option(
+        False, "hold the learning rate near its peak while pruning", source="Prune Once for All"
+    )
+
+
+def rewound_rate(
+    step: int, *, start: int, end: int, every: int, total: int, warmup: int
+) -> float | None:
+    """The learning rate of `step` over its peak; None before the window, where the plan holds.
+
+    Args:
+        step: t.
+        start: t0.
+        end: t1.
+        every: f, steps from one mask update to the next.
+        total: N.
+        warmup: W.
+    """
+    decaying = max(1, total - (end - start) - warmup)
+    if step < max(warmup, start):
+        return None
+    if step < end:
+        return (total - (end - start) - (step - start) % every) / decaying
+    return (total - step) / decaying
 
 
 def cubic_sparsity(time: float, start: float, end: float, initial: float, final: float) -> float:
@@ -77,7 +110,8 @@ class Modifier:
             raise UsageError(
                 f"--prune-end {options.prune_end} lies before --prune-start {options.prune_start}"
             )
-        self.options = options
+        self.options, self.peak = options, context.learning_rate
+        self.total, self.warmup = context.total_steps, context.warmup_steps
         self.modules = without(encoder_linears(context.model), options.exclude)
         self.start = int(options.prune_start * context.total_steps)
         self.end = int(options.prune_end * context.total_steps)
@@ -89,6 +123,20 @@ class Modifier:
         inside = self.start <= step < self.end and (step - self.start) % self.every == 0
         if inside or step == self.end:
             self._prune(step)
+
+    def learning_rate(self, step: int, planned: float) -> float:
+        """The planned rate, or the rewound one."""
+        if not self.options.rewind:
+            return planned
+        share = rewound_rate(
+            step,
+            start=self.start,
+            end=self.end,
+            every=self.every,
+            total=self.total,
+            warmup=self.warmup,
+        )
+        return planned if share is None else share * self.peak
 
     def _prune(self, step: int) -> None:
         options = self.options

@@ -37,6 +37,40 @@ def test_plain_ramp_from_zero(step, expected):
     assert gmp.cubic_sparsity(step, 0, 50_000, 0.0, 0.9) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (1_000, 1.02041),
+        (1_999, 1.00002),
+        (49_999, 1.00002),
+        (50_000, 1.02041),
+        (75_000, 0.5102041),
+        (80_000, 0.408163),
+        (99_999, 0.00002),
+    ],
+)
+def test_rewound_learning_rate(step, expected):
+    window = {"start": 0, "end": 50_000, "every": 1_000, "total": 100_000, "warmup": 1_000}
+    assert gmp.rewound_rate(step, **window) == pytest.approx(expected, abs=1e-5)
+    assert gmp.rewound_rate(500, **window) is None  # the plan's warm-up
+
+
+def test_only_a_rewound_rate_departs_from_the_plan():
+    context = Context(
+        tiny.model(),
+        "text-classification",
+        total_steps=100,
+        steps_per_epoch=10,
+        learning_rate=0.1,
+        warmup_steps=2,
+    )
+    plain, rewound = (gmp.Modifier(gmp.Options(rewind=flag), context) for flag in (False, True))
+    assert plain.learning_rate(50, 0.03) == 0.03
+    assert rewound.learning_rate(1, 0.03) == 0.03
+    assert rewound.learning_rate(50, 0.03) == pytest.approx(0.1 * 30 / 28)
+    assert rewound.learning_rate(85, 0.03) == pytest.approx(0.1 * 15 / 28)
+
+
 def train(options, steps=20, steps_per_epoch=10, scope_check=None):
     """AdamW with decay on random gradients, which moves every weight that is not held."""
     model = tiny.model()
