@@ -7,28 +7,36 @@ to drop:
     top        {L-K ... L-1}          bottom     {0 ... K-1}
     even       every second layer counted down from L-1      odd   the same from L-2
     symmetric  the K in the middle, floor((L-K)/2) kept below them
+    contribution  the K whose output is most like their input, or all above a threshold:
 
-The paper drops from the pre-trained model and fine-tunes afterwards; dropping from a fine-tuned
-model without training it again loses far more. Contribution-based dropping needs data and is not
-here.
+        c_l = mean over rows of cos(h^(l-1), h^l)      h^0 the embeddings' output
+
+with h the first token's state. Ours: h may be the mean over a row's tokens (for sentence encoders)
+or every token by itself (for decoders). The paper drops from the pre-trained model and fine-tunes
+afterwards; dropping from a fine-tuned model without training it again loses far more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import UsageError
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
 from compressor.model.layers import only_stack
 from compressor.model.surgery import keep_layers
+from compressor.model.views import HIDDEN, look
 
 if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
     from compressor.model.load import Loaded
 
 VERBS = ("prune",)
-STRATEGIES = ("top", "bottom", "alternate-even", "alternate-odd", "symmetric")
+CONTRIBUTION = "contribution"
+STRATEGIES = ("top", "bottom", "alternate-even", "alternate-odd", "symmetric", CONTRIBUTION)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,28 @@ class Options:
     drop: int = option(0, "number of layers to drop; 0 for half of them", low=0)
     strategy: str = option("top", "which layers to drop", choices=STRATEGIES, source="the paper")
     drop_layers: str = option("", "layers to drop, 0-based and comma-separated, instead of a rule")
+    similarity_threshold: float = option(
+        1.0,
+        "contribution: drop the layers above this similarity instead of a number of them; "
+        "1 for none",
+        low=-1.0,
+        high=1.0,
+        source="0.95, 0.925 and 0.9 in the paper",
+    )
+    pool: str = option(
+        "first",
+        "contribution: compare the first token, the mean over a row's tokens, or every token",
+        choices=("first", "mean", "tokens"),
+        source="the paper",
+    )
+    samples: int = option(512, "contribution: rows to compare on", low=1)
+
+    def __post_init__(self) -> None:
+        compared = (self.similarity_threshold, self.pool, self.samples)
+        if compared != (1.0, "first", 512) and not needs_data(self):
+            raise UsageError(
+                "--similarity-threshold, --pool and --samples belong to --strategy contribution"
+            )
 
 
 def dropped_layers(layers: int, drop: int, strategy: str) -> list[int]:
@@ -78,21 +108,107 @@ def _explicit(text: str) -> list[int]:
         raise UsageError(f"--drop-layers {text} is not a list of numbers such as 9,10,11") from None
 
 
+def similarities(
+    hidden: Sequence[torch.Tensor], mask: torch.Tensor, pool: str
+) -> tuple[torch.Tensor, int]:
+    """Cosines of every layer's input and output, summed, and how many were summed.
+
+    Args:
+        hidden: [batch, length, width] each: the embeddings' output, then every layer's.
+        mask: [batch, length], 1 at real tokens.
+        pool: "first", "mean" or "tokens".
+
+    Returns:
+        [layers], and the number of rows or tokens.
+    """
+    import torch
+    from torch.nn import functional as F
+
+    states = torch.stack(tuple(hidden)).float()  # [layers + 1, batch, length, width]
+    if pool == "first":
+        first = mask.argmax(dim=1)  # a decoder may be padded on the left
+        states = states[:, torch.arange(len(mask)), first]  # [layers + 1, batch, width]
+    elif pool == "mean":
+        real = mask[:, :, None].float()
+        states = (states * real).sum(2) / real.sum(1)  # [layers + 1, batch, width]
+    else:
+        states = states[:, mask.bool()]  # [layers + 1, tokens, width]
+    cosines = F.cosine_similarity(states[:-1], states[1:], dim=-1)
+    return cosines.sum(-1), cosines.shape[-1]
+
+
+def contributions(
+    model: PreTrainedModel, batches: Iterable[Batch], options: Options
+) -> list[float]:
+    """c_l of every layer over the first `samples` rows.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    import torch
+
+    device = next(model.parameters()).device
+    total, count, rows = 0.0, 0, 0
+    for batch in batches:
+        inputs = {name: value[: options.samples - rows].to(device) for name, value in batch.items()}
+        with torch.inference_mode():
+            seen = look(model.eval(), inputs, frozenset({HIDDEN}), bare=model)
+        summed, compared = similarities(seen.hidden, inputs["attention_mask"], options.pool)
+        total, count, rows = total + summed.cpu(), count + compared, rows + len(inputs["rows"])
+        if rows == options.samples:
+            break
+    if not count:
+        raise InputError("what a layer contributes is measured on rows, and there are none")
+    return (total / count).tolist()
+
+
+def most_alike(similarity: Sequence[float], drop: int, threshold: float) -> list[int]:
+    """The 0-based indices of the layers to drop, ascending.
+
+    Args:
+        similarity: c_l of every layer.
+        drop: how many; looked at where there is no threshold.
+        threshold: drop what lies above it; 1 for none.
+
+    Raises:
+        UsageError: no layer or all layers lie above the threshold, or `drop` is out of range.
+    """
+    layers = len(similarity)
+    shown = ", ".join(f"{value:.3f}" for value in similarity)
+    if threshold < 1:
+        gone = [index for index, value in enumerate(similarity) if value > threshold]
+        if not 0 < len(gone) < layers:
+            raise UsageError(
+                f"--similarity-threshold {threshold}: {len(gone)} of {layers} layers lie above it; "
+                f"their similarities are {shown}"
+            )
+        return gone
+    if not 0 < drop < layers:
+        raise UsageError(f"--drop {drop}: a model of {layers} layers can lose 1 to {layers - 1}")
+    ranked = sorted(range(layers), key=lambda index: -similarity[index])
+    return sorted(ranked[:drop])
+
+
 def needs_data(options: Options) -> bool:
     """Whether rows must be given."""
-    return False
+    return options.strategy == CONTRIBUTION and not options.drop_layers
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
     """Drop layers in place; the facts hold the map new <- old."""
     _, stack = only_stack(loaded.model)
     depth = len(stack)
+    drop, facts = options.drop or max(1, depth // 2), {}
     if options.drop_layers:
         gone = _explicit(options.drop_layers)
+    elif options.strategy == CONTRIBUTION:
+        similarity = contributions(loaded.model, batches or (), options)
+        facts["similarity"] = [round(value, 4) for value in similarity]
+        gone = most_alike(similarity, drop, options.similarity_threshold)
     else:
-        gone = dropped_layers(depth, options.drop or max(1, depth // 2), options.strategy)
+        gone = dropped_layers(depth, drop, options.strategy)
     if gone[0] < 0 or gone[-1] >= depth:
         raise UsageError(f"--drop-layers {gone}: the model has layers 0 to {depth - 1}")
     kept = [index for index in range(depth) if index not in gone]
     keep_layers(loaded.model, kept)
-    return {"kept_layers": kept, "dropped_layers": gone}
+    return {"kept_layers": kept, "dropped_layers": gone, **facts}

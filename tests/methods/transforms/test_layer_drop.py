@@ -7,6 +7,7 @@ import torch
 import transformers
 
 import tiny
+from compressor.cli import run
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import layer_drop
 from compressor.model.save import probe_inputs
@@ -87,3 +88,75 @@ def test_a_first_layer_that_is_built_differently_must_stay_first():
     loaded = SimpleNamespace(model=tiny.model("modernbert", num_hidden_layers=4))
     with pytest.raises(InputError, match="by position"):
         layer_drop.apply(loaded, None, layer_drop.Options(strategy="bottom", drop=2))
+
+
+def test_similarities_by_hand():
+    zeros, east, north = [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]
+    # Two rows of two tokens, the second row's last is padding; three states, so two layers.
+    hidden = torch.tensor(
+        [
+            [[east, east], [north, zeros]],
+            [[east, north], [north, east]],
+            [[north, north], [[0.0, 5.0], east]],
+        ]
+    )
+    mask = torch.tensor([[1, 1], [1, 0]])
+    half = 2**-0.5
+    for pool, expected, count in (
+        ("first", [2.0, 1.0], 2),
+        ("mean", [half + 1, half + 1], 2),
+        ("tokens", [2.0, 2.0], 3),
+    ):
+        found, rows = layer_drop.similarities(hidden, mask, pool)
+        assert rows == count
+        assert found.tolist() == pytest.approx(expected), pool
+
+
+def test_padding_on_the_left_is_not_the_first_token():
+    hidden = torch.randn(3, 1, 4, 2)
+    moved = torch.cat([torch.randn(3, 1, 2, 2), hidden], dim=2)
+    plain, _ = layer_drop.similarities(hidden, torch.ones(1, 4), "first")
+    padded, _ = layer_drop.similarities(moved, torch.tensor([[0, 0, 1, 1, 1, 1]]), "first")
+    torch.testing.assert_close(plain, padded)
+
+
+@pytest.mark.parametrize(
+    ("drop", "threshold", "expected"),
+    [(1, 1.0, [2]), (3, 1.0, [1, 2, 4]), (1, 0.8, [1, 2, 4]), (1, 0.95, [2])],
+)
+def test_the_layers_most_alike_go(drop, threshold, expected):
+    assert layer_drop.most_alike([0.7, 0.9, 0.99, 0.5, 0.88], drop, threshold) == expected
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.995])
+def test_a_threshold_that_leaves_all_or_nothing_is_refused(threshold):
+    with pytest.raises(UsageError, match=r"similarities are 0\.700, 0\.990"):
+        layer_drop.most_alike([0.7, 0.99], 1, threshold)
+
+
+def test_a_layer_that_does_nothing_is_dropped_first():
+    model = tiny.model("llama", num_hidden_layers=4)
+    idle = model.model.layers[2]
+    for module in (idle.self_attn.o_proj, idle.mlp.down_proj):
+        torch.nn.init.zeros_(module.weight)
+    batch = probe_inputs(model) | {"rows": torch.arange(2)}
+    options = layer_drop.Options(drop=1, strategy="contribution", pool="tokens")
+    facts = layer_drop.apply(SimpleNamespace(model=model), [batch], options)
+    assert facts["dropped_layers"] == [2]
+    assert facts["similarity"][2] == 1.0
+    assert all(value < 1 for value in facts["similarity"][:2])
+
+
+def test_options_of_the_contribution_are_refused_elsewhere():
+    with pytest.raises(UsageError, match="belong to --strategy contribution"):
+        layer_drop.Options(strategy="top", pool="mean")
+
+
+def test_contribution_by_the_command_line(workshop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = f"prune {workshop}/teacher --method layer_drop --strategy contribution --drop 1 -o out"
+    assert run(words.split()) == 2
+    assert "--data" in capsys.readouterr().err
+    assert run([*words.split(), "--data", f"{workshop}/data", "--samples", "40"]) == 0
+    model = transformers.AutoModelForSequenceClassification.from_pretrained("out")
+    assert model.config.num_hidden_layers == 3
