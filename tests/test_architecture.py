@@ -133,7 +133,7 @@ def test_a_method_is_one_file_with_its_source_and_its_options(path):
     assert len(lines) > 3, "title, authors, year, equation, what was left out"
     assert re.search(r"\b(19|20)\d\d\b", module.__doc__) or "plain" in module.__doc__.casefold()
     assert isinstance(module.VERBS, tuple)
-    assert module.VERBS
+    assert module.VERBS or path.parent.name == "modifiers"  # `--with` takes every modifier
     assert dataclasses.is_dataclass(module.Options)
     assert module.Options.__dataclass_params__.frozen
     for field in dataclasses.fields(module.Options):

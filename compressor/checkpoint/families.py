@@ -38,6 +38,7 @@ class Family:
         extra_positions: rows beyond that number.
         uneven: parts of tensor names that only some layers have.
         text: whether the model reads text and needs a tokenizer.
+        transposed: whether a linear map is stored as [in, out].
     """
 
     hidden: str = "hidden_size"
@@ -54,6 +55,7 @@ class Family:
     extra_positions: int = 0
     uneven: tuple[str, ...] = ()
     text: bool = True
+    transposed: bool = False
 
 
 _BERT = Family()
@@ -85,6 +87,7 @@ FAMILIES: dict[str, Family] = {
         word_width="n_embd",
         positions="wpe.weight",
         position_rows="n_positions",
+        transposed=True,
     ),
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -132,6 +135,13 @@ def split_layer(name: str) -> tuple[str, int, str] | None:
     """
     match = _LAYER.match(name)
     return (match["stack"], int(match["index"]), match["inner"]) if match else None
+
+
+def is_linear(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is the matrix of a linear map inside a transformer layer."""
+    # The only other matrix in a layer is a table: T5's of distances.
+    matrix = len(shape) == 2 and name.endswith(".weight") and "relative_attention_bias" not in name
+    return matrix and split_layer(name) is not None
 
 
 def is_buffer(name: str, shape: tuple[int, ...]) -> bool:

@@ -188,22 +188,23 @@ class Job:
 
     def publish(
         self,
-        write: Callable[[Path], None],
+        write: Callable[[Path], dict[str, Any] | None],
         *,
-        metrics: dict[str, Any],
+        metrics: dict[str, Any] | None = None,
         facts: dict[str, Any] | None = None,
     ) -> None:
         """Write the folder once, whole, and print its path.
 
         Args:
-            write: puts the model's files into the folder that it is given.
+            write: puts the model's files into the folder that it is given; what it returns is
+                added to the metrics.
             metrics: what the lineage says about the result.
             facts: what `run.json` says besides times and paths.
         """
         if not console.is_main_process():
             return
         with writing(self.target, force=self.shared.force) as folder:
-            write(folder)
+            metrics = {**(metrics or {}), **(write(folder) or {})}
             steps = [*self.origin.steps, self.step(metrics)]
             write_lineage(folder, steps, self.record_name)
             write_json(folder / "run.json", self._run_facts(facts or {}))

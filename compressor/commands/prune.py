@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compressor.checkpoint.folder import Checkpoint, refuse_quantized
+from compressor.checkpoint.folder import Checkpoint, open_checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import learns_unlabelled, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
@@ -28,6 +28,7 @@ from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
 from compressor.methods.find import flag_of
 from compressor.model.devices import choose_device
+from compressor.model.rewrite import Rewriting, rewrite
 from compressor.model.tasks import labels_of, task_of
 from compressor.train.options import TeacherOptions, TrainingOptions
 
@@ -102,14 +103,20 @@ def _prune_at_once(
     words: list[str],
 ) -> None:
     picked = methods.one("method")
-    needs_data = picked.method.module.needs_data(picked.options)
+    module, options, length = picked.method.module, picked.options, training.max_length
+    needs_data = module.needs_data(options)
     dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
-    length = training.max_length
-    record = {"method": picked.name, **as_record(picked.options), "max_length": length}
+    rewriting = module.rewrite(checkpoint, options) if hasattr(module, "rewrite") else None
+    record = {"method": picked.name, **as_record(options), "max_length": length}
     job = Job("prune", words, shared, {"model": checkpoint}, record, dataset)
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
     with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
+        if rewriting is not None:
+            job.publish(
+                lambda folder: _write_rewritten(checkpoint, rewriting, folder, dataset, length)
+            )
+            return
         from compressor.model.load import load
         from compressor.model.save import save_model
 
@@ -118,9 +125,23 @@ def _prune_at_once(
         batches = None
         if needs_data:
             batches = calibration_batches(dataset, loaded, length, shared.seed, Path(scratch))
-        facts = picked.method.module.apply(loaded, batches, picked.options)
+        facts = module.apply(loaded, batches, options)
         metrics = validation_metrics(loaded, dataset, length) if dataset else {}
         job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})
+
+
+def _write_rewritten(
+    checkpoint: Checkpoint, to: Rewriting, folder: Path, dataset: Dataset | None, length: int
+) -> dict[str, Any]:
+    """Write a checkpoint that no model was built of, and score it if there are rows."""
+    rewrite(checkpoint, to, folder)
+    written = open_checkpoint(folder, scan_values=False)
+    if dataset is None:
+        return to.facts()
+    from compressor.model.load import load
+
+    loaded = load(written, task_of(written))
+    return {**to.facts(), **validation_metrics(loaded, dataset, length)}
 
 
 def _prune_in_training(

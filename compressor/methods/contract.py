@@ -17,8 +17,10 @@ where it looks at nothing else, so that a teacher of rows may cut them into othe
 `UNLABELLED = True` where it learns from rows without a label too; perhaps `TASKS`, the only tasks \
 that it serves, and a property `masking` of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
-| transform | `apply(loaded, batches, options) -> facts`; `needs_data(options)`, whether it draws \
-batches of training rows, labels included |
+| transform | `needs_data(options)`, whether it draws batches of training rows, labels included; \
+`apply(loaded, batches, options) -> facts`, which changes the model in place; or \
+`rewrite(checkpoint, options) -> Rewriting` where values and names are enough, so that a \
+checkpoint of any size passes (None leaves it to `apply`) |
 | generator | `generate(loaded, rows, options, work) -> iterator of Example`: new rows, from the \
 training rows, which it reads once; `MODEL_TASK`, the task whose head the model must have |
 

@@ -19,12 +19,14 @@ afterwards; dropping from a fine-tuned model without training it again loses far
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
+from compressor.model.fewer_layers import keeping_layers, stack_of
 from compressor.model.layers import only_stack
+from compressor.model.rewrite import Rewriting
 from compressor.model.surgery import keep_layers
 from compressor.model.views import HIDDEN, look
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from compressor.checkpoint.folder import Checkpoint
     from compressor.model.load import Loaded
 
 VERBS = ("prune",)
@@ -194,21 +197,45 @@ def needs_data(options: Options) -> bool:
     return options.strategy == CONTRIBUTION and not options.drop_layers
 
 
-def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
-    """Drop layers in place; the facts hold the map new <- old."""
-    _, stack = only_stack(loaded.model)
-    depth = len(stack)
-    drop, facts = options.drop or max(1, depth // 2), {}
-    if options.drop_layers:
-        gone = _explicit(options.drop_layers)
-    elif options.strategy == CONTRIBUTION:
-        similarity = contributions(loaded.model, batches or (), options)
-        facts["similarity"] = [round(value, 4) for value in similarity]
-        gone = most_alike(similarity, drop, options.similarity_threshold)
-    else:
-        gone = dropped_layers(depth, drop, options.strategy)
+def chosen_layers(depth: int, options: Options) -> list[int]:
+    """The 0-based indices to drop, ascending, where no data are asked.
+
+    Raises:
+        UsageError: the model does not have them, or would have none left.
+    """
+    if not options.drop_layers:
+        return dropped_layers(depth, options.drop or max(1, depth // 2), options.strategy)
+    gone = _explicit(options.drop_layers)
     if gone[0] < 0 or gone[-1] >= depth:
         raise UsageError(f"--drop-layers {gone}: the model has layers 0 to {depth - 1}")
+    if len(gone) == depth:
+        raise UsageError(f"--drop-layers {gone}: no layer would be left")
+    return gone
+
+
+def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting | None:
+    """What dropping makes of a checkpoint; None where the model must be asked for contributions.
+
+    Raises:
+        InputError: there is no stack of layers to drop from.
+        UsageError: the options ask for layers that are not there.
+    """
+    if needs_data(options):
+        return None
+    depth = stack_of(checkpoint)[1]
+    gone = chosen_layers(depth, options)
+    kept = [index for index in range(depth) if index not in gone]
+    facts = {"kept_layers": kept, "dropped_layers": gone}
+    return replace(keeping_layers(checkpoint, kept), facts=lambda: facts)
+
+
+def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
+    """Drop what contributes least, in place; the facts hold the map new <- old."""
+    depth = len(only_stack(loaded.model)[1])
+    similarity = contributions(loaded.model, batches or (), options)
+    drop = options.drop or max(1, depth // 2)
+    gone = most_alike(similarity, drop, options.similarity_threshold)
     kept = [index for index in range(depth) if index not in gone]
     keep_layers(loaded.model, kept)
-    return {"kept_layers": kept, "dropped_layers": gone, **facts}
+    shown = [round(value, 4) for value in similarity]
+    return {"kept_layers": kept, "dropped_layers": gone, "similarity": shown}

@@ -10,19 +10,21 @@ head stay. With `pattern` N:M (2:4), the N largest of every M consecutive inputs
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compressor.checkpoint.families import FAMILIES, is_linear
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, option
-from compressor.model.layers import encoder_linears, without
-from compressor.model.masks import apply_masks, n_of_m, sparsity_of, unstructured
+from compressor.methods.contract import option
+from compressor.model.layers import without
+from compressor.model.masks import n_of_m, unstructured
+from compressor.model.rewrite import Rewriting, read_tensor
 
 if TYPE_CHECKING:
     import torch
 
-    from compressor.model.load import Loaded
+    from compressor.checkpoint.folder import Checkpoint
 
 VERBS = ("prune",)
 
@@ -59,21 +61,73 @@ def parse_pattern(pattern: str) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def magnitude_masks(
-    modules: dict[str, torch.nn.Module], options: Options
-) -> dict[str, torch.Tensor]:
-    """The masks that `options` ask for, by module name."""
-    scores = {name: module.weight.detach().abs() for name, module in modules.items()}
-    pattern = parse_pattern(options.pattern)
+def bits_of(weight: torch.Tensor) -> torch.Tensor:
+    """|w| of each weight as a whole number of the same order, int32 of the same shape."""
+    import torch
+
+    # The bits of a float without its sign grow with its magnitude. 16-bit floats are widened first.
+    return weight.detach().abs().float().contiguous().view(torch.int32)
+
+
+class Cut:
+    """Which magnitudes are pruned where all matrices are compared, found without holding them.
+
+    Three looks at the weights: how many there are under each upper half of 16 bits, then under each
+    lower half within the upper half where the last pruned weight lies, then the pruning itself.
+
+    Args:
+        look: gives every matrix, in an order that stays the same.
+        sparsity: share of all their weights to prune.
+    """
+
+    def __init__(self, look: Callable[[], Iterator[torch.Tensor]], sparsity: float) -> None:
+        upper = sum(_counts(bits_of(weight) >> 16, 2**15) for weight in look())
+        left = int(sparsity * int(upper.sum()))
+        self.upper, left = _place(upper, left)
+        lower = sum(
+            _counts(bits[bits >> 16 == self.upper] & 0xFFFF, 2**16) for bits in map(bits_of, look())
+        )
+        low, self.equals = _place(lower, left)  # how many of the weights at the cut itself go
+        self.at = self.upper << 16 | low
+
+    def mask(self, weight: torch.Tensor) -> torch.Tensor:
+        """True where a weight lives; among equals at the cut those that come first are pruned."""
+        bits = bits_of(weight)
+        gone, equal = bits < self.at, bits == self.at
+        first = equal & (equal.flatten().cumsum(0).view_as(equal) <= self.equals)
+        self.equals -= int(first.sum())
+        return ~(gone | first)
+
+
+def _counts(values: torch.Tensor, bins: int) -> torch.Tensor:
+    import torch
+
+    return torch.bincount(values.flatten(), minlength=bins)
+
+
+def _place(counts: torch.Tensor, number: int) -> tuple[int, int]:
+    """The bin where the last of the `number` smallest lies, and how many of it are among them."""
+    import torch
+
+    if not number:
+        return 0, 0
+    ends = counts.cumsum(0)
+    place = int(torch.searchsorted(ends, number))
+    return place, number - int(ends[place] - counts[place])
+
+
+def mask_of(weight: torch.Tensor, options: Options, *, transposed: bool) -> torch.Tensor:
+    """The mask of one matrix that is compared with no other.
+
+    Args:
+        weight: [out, in], or [in, out] where `transposed`.
+        options: pattern, or sparsity.
+        transposed: N:M runs along the inputs.
+    """
+    score, pattern = weight.detach().abs(), parse_pattern(options.pattern)
     if pattern is None:
-        return unstructured(scores, options.sparsity, options.scope)
-    return {
-        # GPT-2's Conv1D stores [in, out]; N:M runs along the inputs.
-        name: n_of_m(score.T, *pattern).T
-        if type(modules[name]).__name__ == "Conv1D"
-        else n_of_m(score, *pattern)
-        for name, score in scores.items()
-    }
+        return unstructured({"": score}, options.sparsity, "uniform")[""]
+    return n_of_m(score.T, *pattern).T if transposed else n_of_m(score, *pattern)
 
 
 def needs_data(options: Options) -> bool:
@@ -81,9 +135,37 @@ def needs_data(options: Options) -> bool:
     return False
 
 
-def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
-    """Prune in place; the facts hold the sparsity reached over the encoder's matrices."""
-    every = encoder_linears(loaded.model)
-    modules = without(every, options.exclude)
-    apply_masks(modules, magnitude_masks(modules, options))
-    return {"sparsity": sparsity_of(every), "matrices": len(modules)}
+def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting:
+    """What pruning makes of a checkpoint; the facts hold the sparsity of the encoder's matrices.
+
+    Raises:
+        InputError: `exclude` names nothing.
+        UsageError: the pattern makes no sense.
+    """
+    linears = {
+        name: info for name, info in checkpoint.tensors.items() if is_linear(name, info.shape)
+    }
+    chosen = without({name.removesuffix(".weight"): name for name in linears}, options.exclude)
+    pruned = frozenset(chosen.values())
+    family = FAMILIES.get(checkpoint.model_type)
+    transposed = family is not None and family.transposed
+    parse_pattern(options.pattern)
+    cut = None
+    if options.scope == "global" and options.pattern == "unstructured":
+        kept = [info for name, info in linears.items() if name in pruned]
+        cut = Cut(lambda: map(read_tensor, kept), options.sparsity)
+    zeros = {}
+
+    def change(name: str, weight: torch.Tensor) -> torch.Tensor:
+        if name in pruned:
+            mask = cut.mask(weight) if cut else mask_of(weight, options, transposed=transposed)
+            weight = weight.masked_fill(~mask, 0.0)
+        zeros[name] = int((weight == 0).sum())
+        return weight
+
+    def facts() -> dict[str, Any]:
+        total = sum(info.numel for info in linears.values())
+        return {"sparsity": sum(zeros.values()) / max(total, 1), "matrices": len(pruned)}
+
+    names = {name: name for name in checkpoint.tensors}
+    return Rewriting(checkpoint.config, names, change, frozenset(linears), facts)

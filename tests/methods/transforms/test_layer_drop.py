@@ -7,10 +7,13 @@ import torch
 import transformers
 
 import tiny
+from compressor.checkpoint.folder import open_checkpoint
 from compressor.cli import run
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import layer_drop
+from compressor.model.rewrite import rewrite
 from compressor.model.save import probe_inputs
+from compressor.model.surgery import keep_layers
 
 
 @pytest.mark.parametrize(
@@ -44,50 +47,64 @@ def test_what_cannot_be_dropped(drop, strategy):
         layer_drop.dropped_layers(6, drop, strategy)
 
 
-def test_dropping_the_top_reproduces_the_hidden_state_below_bit_for_bit():
+def dropped(model, folder, **options):
+    """The facts, and the folder that is written for `model`."""
+    model.save_pretrained(folder / "whole")
+    tiny.tokenizer().save_pretrained(folder / "whole")
+    checkpoint = open_checkpoint(folder / "whole")
+    rewriting = layer_drop.rewrite(checkpoint, layer_drop.Options(**options))
+    (folder / "short").mkdir()
+    rewrite(checkpoint, rewriting, folder / "short")
+    return rewriting.facts(), folder / "short"
+
+
+def test_dropping_the_top_reproduces_the_hidden_state_below_bit_for_bit(tmp_path):
     model = tiny.model(head="AutoModel", num_hidden_layers=4)
+    _, folder = dropped(model, tmp_path, drop=2)
+    short = transformers.AutoModel.from_pretrained(folder).eval()
     inputs = probe_inputs(model)
     with torch.inference_mode():
-        wanted = model(**inputs, output_hidden_states=True).hidden_states[2]
-        layer_drop.apply(SimpleNamespace(model=model), None, layer_drop.Options(drop=2))
-        found = model(**inputs, output_hidden_states=True).hidden_states[2]
-    assert torch.equal(wanted, found)
+        wanted, found = (
+            each(**inputs, output_hidden_states=True).hidden_states for each in (model, short)
+        )
+    assert len(found) == 3
+    assert torch.equal(wanted[2], found[2])
 
 
 @pytest.mark.parametrize(
     "family", ["bert", "distilbert", "roberta", "electra", "mpnet", "gpt2", "llama", "modernbert"]
 )
-def test_plain_reload_gives_the_same_logits(family, tmp_path):
+def test_plain_reload_gives_what_the_model_without_the_layers_gives(family, tmp_path):
     model = tiny.model(family, num_hidden_layers=4)
-    before = sum(p.numel() for p in model.parameters())
-    options = layer_drop.Options(drop_layers="2,1")
-    facts = layer_drop.apply(SimpleNamespace(model=model), None, options)
+    facts, folder = dropped(model, tmp_path, drop_layers="2,1")
     assert facts == {"kept_layers": [0, 3], "dropped_layers": [1, 2]}
-    assert sum(p.numel() for p in model.parameters()) < before
-    model.save_pretrained(tmp_path)
+    keep_layers(model, [0, 3])
     again, report = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tmp_path, output_loading_info=True
+        folder, output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
+    assert open_checkpoint(folder).layers == 2
     inputs = probe_inputs(model)
     with torch.inference_mode():
         assert torch.equal(model(**inputs).logits, again.eval()(**inputs).logits)
 
 
-def test_families_without_layers_of_their_own_are_refused_by_name():
-    with pytest.raises(InputError, match="albert"):
-        layer_drop.apply(
-            SimpleNamespace(model=tiny.model("albert")), None, layer_drop.Options(drop=1)
-        )
-    with pytest.raises(InputError, match="t5"):
-        layer_drop.apply(SimpleNamespace(model=tiny.model("t5")), None, layer_drop.Options(drop=1))
+@pytest.mark.parametrize(("family", "why"), [("albert", "shares its layers"), ("t5", "2 stacks")])
+def test_families_without_layers_of_their_own_are_refused_by_name(family, why, tmp_path):
+    with pytest.raises(InputError, match=f"a {family} model .*{why}"):
+        dropped(tiny.model(family), tmp_path, drop=1)
 
 
-def test_a_first_layer_that_is_built_differently_must_stay_first():
-    loaded = SimpleNamespace(model=tiny.model("modernbert", num_hidden_layers=4))
+def test_a_first_layer_that_is_built_differently_must_stay_first(tmp_path):
     with pytest.raises(InputError, match="by position"):
-        layer_drop.apply(loaded, None, layer_drop.Options(strategy="bottom", drop=2))
+        dropped(tiny.model("modernbert", num_hidden_layers=4), tmp_path, strategy="bottom", drop=2)
+
+
+@pytest.mark.parametrize("layers", ["4", "0,9", "0,1,2,3"])
+def test_layers_that_cannot_go_are_refused(layers, tmp_path):
+    with pytest.raises(UsageError, match="--drop-layers"):
+        dropped(tiny.model(num_hidden_layers=4), tmp_path, drop_layers=layers)
 
 
 def test_similarities_by_hand():

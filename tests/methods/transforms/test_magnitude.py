@@ -1,15 +1,16 @@
 """One-shot magnitude pruning: exact counts, the right entries, N:M groups."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
+from compressor.checkpoint.folder import open_checkpoint
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import magnitude
 from compressor.model.layers import encoder_linears
 from compressor.model.masks import n_of_m, unstructured
+from compressor.model.rewrite import rewrite
 
 
 def test_the_smallest_go():
@@ -47,39 +48,73 @@ def test_groups_must_fit():
         n_of_m(torch.ones(2, 6), 2, 4)
 
 
+def pruned(model, folder, **options):
+    """The facts, and the tensors that are written for `model`."""
+    model.save_pretrained(folder / "whole")
+    tiny.tokenizer().save_pretrained(folder / "whole")
+    checkpoint = open_checkpoint(folder / "whole")
+    rewriting = magnitude.rewrite(checkpoint, magnitude.Options(**options))
+    (folder / "pruned").mkdir()
+    rewrite(checkpoint, rewriting, folder / "pruned")
+    return rewriting.facts(), load_file(folder / "pruned/model.safetensors")
+
+
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "gpt2"])
-def test_only_the_matrices_inside_the_layers_are_pruned(family):
+def test_only_the_matrices_inside_the_layers_are_pruned(family, tmp_path):
     model = tiny.model(family)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    options = magnitude.Options(sparsity=0.5)
-    facts = magnitude.apply(SimpleNamespace(model=model), None, options)
+    facts, after = pruned(model, tmp_path, sparsity=0.5)
     assert facts["sparsity"] == pytest.approx(0.5)
     inside = {f"{name}.weight" for name in encoder_linears(model)}
-    for name, value in model.state_dict().items():
+    for name, before in load_file(tmp_path / "whole/model.safetensors").items():
+        value = after[name]
         if name in inside:
             assert int((value == 0).sum()) == value.numel() // 2
-            assert torch.equal(value[value != 0], before[name][value != 0])
+            assert torch.equal(value[value != 0], before[value != 0])
         else:
-            assert torch.equal(value, before[name])
+            assert torch.equal(value, before)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.9])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_threshold_over_all_matrices(tmp_path, sparsity, ties, dtype):
+    model = tiny.model().to(dtype)
+    linears = encoder_linears(model)
+    if ties:  # few different magnitudes, so that the cut goes through equals
+        for module in linears.values():
+            module.weight.data = (module.weight.data * 20).round() / 20
+    scores = {name: module.weight.detach().abs() for name, module in linears.items()}
+    facts, after = pruned(model, tmp_path, sparsity=sparsity, scope="global")
+    total = sum(score.numel() for score in scores.values())
+    born_zero = sum(int((score == 0).sum()) for score in scores.values())
+    zeros = {name: after[f"{name}.weight"] == 0 for name in scores}
+    count = sum(int(gone.sum()) for gone in zeros.values())
+    assert count == max(int(sparsity * total), born_zero)
+    assert facts["sparsity"] == pytest.approx(count / total)
+    if sparsity:
+        lost = torch.cat([scores[name][gone].flatten() for name, gone in zeros.items()])
+        kept = torch.cat([scores[name][~gone].flatten() for name, gone in zeros.items()])
+        assert lost.max() <= kept.min()
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
-def test_pattern_runs_along_the_inputs(family):
+def test_pattern_runs_along_the_inputs(family, tmp_path):
     model = tiny.model(family)
-    magnitude.apply(SimpleNamespace(model=model), None, magnitude.Options(pattern="2:4"))
-    for module in encoder_linears(model).values():
-        weight = module.weight.T if family == "gpt2" else module.weight  # [out, in]
+    _, after = pruned(model, tmp_path, pattern="2:4")
+    for name in encoder_linears(model):
+        weight = after[f"{name}.weight"]
+        weight = weight.T if family == "gpt2" else weight  # [out, in]
         groups = (weight != 0).reshape(weight.shape[0], -1, 4).sum(-1)
         assert (groups == 2).all()
 
 
-def test_exclude_leaves_matrices_dense_and_a_typing_mistake_is_refused():
+def test_exclude_leaves_matrices_dense_and_a_typing_mistake_is_refused(tmp_path):
     model = tiny.model()
-    magnitude.apply(SimpleNamespace(model=model), None, magnitude.Options(exclude="output.dense"))
-    for name, module in encoder_linears(model).items():
-        assert bool((module.weight == 0).any()) == ("output.dense" not in name)
+    _, after = pruned(model, tmp_path, exclude="output.dense")
+    for name in encoder_linears(model):
+        assert bool((after[f"{name}.weight"] == 0).any()) == ("output.dense" not in name)
     with pytest.raises(InputError, match="outptu"):
-        magnitude.apply(SimpleNamespace(model=model), None, magnitude.Options(exclude="outptu"))
+        magnitude.rewrite(open_checkpoint(tmp_path / "whole"), magnitude.Options(exclude="outptu"))
 
 
 @pytest.mark.parametrize("pattern", ["4:2", "two", "0:4", "2:"])
