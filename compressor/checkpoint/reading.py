@@ -14,7 +14,8 @@ from typing import Any, BinaryIO, NoReturn
 from compressor.errors import CompressorError, InputError, MachineError
 
 MAX_JSON_BYTES = 10_000_000
-_MAX_DIGITS = 20  # 2**64 has 20 digits; longer integers only serve to make the parser slow
+# transformers writes 10^30 as the length of a tokenizer without a limit.
+_MAX_DIGITS = 100
 _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _WRONG_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _MAGIC = (

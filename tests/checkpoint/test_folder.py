@@ -270,6 +270,12 @@ def test_whole_folder_opens_with_its_facts(folder):
     assert checkpoint.disk_bytes == sum((folder / file).stat().st_size for file in files)
 
 
+def test_a_tokenizer_without_a_limit_opens(folder):
+    settings = json.dumps({"model_max_length": int(1e30)})
+    (folder / "tokenizer_config.json").write_text(settings)
+    assert open_checkpoint(folder).labels
+
+
 def test_disk_counts_only_what_inference_needs(folder):
     before = open_checkpoint(folder).disk_bytes
     for name in ("README.md", "vocab.txt", "pytorch_model.bin", "run.json", "optimizer.pt"):
