@@ -271,7 +271,7 @@ def test_whole_folder_opens_with_its_facts(folder):
 
 
 def test_a_tokenizer_without_a_limit_opens(folder):
-    (folder / "tokenizer_config.json").write_text('{"model_max_length": %d}' % 1e30)
+    (folder / "tokenizer_config.json").write_text(f'{{"model_max_length": {int(1e30)}}}')
     assert open_checkpoint(folder).labels
 
 
