@@ -36,9 +36,11 @@ def run(
     path = resolve_model(path_from_stdin() if model == "-" else model)
     checkpoint = open_checkpoint(path, accept_changed=accept_changed)
     facts = tensor_facts(checkpoint)
+    size = sizes(checkpoint, facts)
     found = {
         **_header(checkpoint),
-        "size": sizes(checkpoint),
+        "size": size,
+        "matrices": matrix_ratios(facts, size),
         "layers": layer_rows(facts),
         "lineage": checkpoint.steps,
     }
@@ -120,6 +122,27 @@ def layer_rows(facts: list[TensorFacts]) -> list[dict[str, Any]]:
     return rows
 
 
+def matrix_ratios(facts: list[TensorFacts], size: dict[str, int]) -> dict[str, float]:
+    """How many times smaller than dense 32-bit floats the matrices inside the layers are.
+
+    Args:
+        facts: every parameter.
+        size: of `compressor.checkpoint.facts.sizes`.
+
+    Returns:
+        As stored, and for the non-zeros alone: without their positions, with a bit for each entry,
+        with 16 bits for each non-zero. Empty for a model without such matrices.
+    """
+    dense = 4 * sum(fact.numel for fact in facts if fact.in_encoder and len(fact.shape) == 2)
+    ways = {
+        "as stored": "matrices",
+        "non-zeros, positions not counted": "matrices_nonzero",
+        "non-zeros and a bit mask": "matrices_bitmask",
+        "non-zeros and 16-bit positions": "matrices_index",
+    }
+    return {name: round(dense / size[way], 4) for name, way in ways.items() if size[way]}
+
+
 def _show(found: dict[str, Any]) -> None:
     size = found["size"]
     console.result(f"{found['name']}: {found['architecture'] or ''} ({found['family']})")
@@ -144,6 +167,10 @@ def _show(found: dict[str, Any]) -> None:
             for row in found["layers"]
         ],
     )
+    if found["matrices"]:
+        console.result("matrices inside the layers, against dense 32-bit floats:")
+        ratios = (f"{name} {ratio:.1f}x" for name, ratio in found["matrices"].items())
+        console.result("  " + "  ".join(ratios))
     for tensor in found.get("tensors", ()):
         shape = " x ".join(map(str, tensor["shape"]))
         console.result(

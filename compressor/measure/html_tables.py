@@ -10,6 +10,7 @@ from compressor import console
 from compressor.measure import words
 from compressor.measure.gates import describe
 from compressor.measure.report import first_shape, model_named, p50_at
+from compressor.measure.schema import SIZES
 
 Model = Mapping[str, Any]
 
@@ -94,17 +95,11 @@ def sizes_table(report: Mapping[str, Any]) -> str:
     """Bytes and ratios under each way of counting."""
     if not any(model["size"] for model in report["models"]):
         return ""
-    kinds = {
-        "disk": "Disk",
-        "weights": "Weights",
-        "nonzero": "Non-zero weights",
-        "encoder_nonzero": "Non-zero, encoder only",
-    }
     rows = []
     for model in report["models"]:
         sizes = model["size"] or {}
         cells = [_cell(model["name"], head=True)]
-        for kind in kinds:
+        for kind in SIZES:
             count, ratio = sizes.get(kind), model["compression_ratio"][kind]
             text = words.NOTHING if count is None else console.size(count)
             beside = "" if ratio is None else f"<small>{words.times_text(ratio)}</small>"
@@ -112,7 +107,7 @@ def sizes_table(report: Mapping[str, Any]) -> str:
         parameters = sizes.get("parameters")
         text = words.NOTHING if parameters is None else f"{parameters / 1e6:.2f} M"
         rows.append([*cells, _cell(text, exact=parameters)])
-    table = _table(["Model", *kinds.values(), "Parameters"], rows)
+    table = _table(["Model", *SIZES.values(), "Parameters"], rows)
     return (
         '<h2>Size</h2><p class="note">Bytes, and how many times smaller than the baseline, '
         f"under each way of counting.</p>{table}"

@@ -17,11 +17,10 @@ from compressor.errors import InputError
 from compressor.measure import words
 from compressor.measure.findings import find_problems, summarise
 from compressor.measure.metrics import LOWER_IS_BETTER
-from compressor.measure.schema import SCHEMA, validate_report
+from compressor.measure.schema import SCHEMA, SIZES, validate_report
 
 Model = Mapping[str, Any]
 
-SIZES = ("disk", "weights", "nonzero", "encoder_nonzero")
 
 __all__ = ["build_report", "model_named", "pareto_front", "report_rows", "validate_report"]
 

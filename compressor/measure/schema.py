@@ -23,18 +23,28 @@ _ACCURACY = {
     "high": _NUMBER_OR_NULL,
 }
 
-_SIZES = ("disk", "weights", "nonzero", "encoder_nonzero")
+# Ways of counting bytes, and what a table calls them.
+SIZES = {
+    "disk": "Disk",
+    "weights": "Weights",
+    "nonzero": "Non-zero weights",
+    "encoder_nonzero": "Non-zero, encoder only",
+    "matrices": "Encoder's matrices",
+    "matrices_nonzero": "their non-zeros",
+    "matrices_bitmask": "with a bit mask",
+    "matrices_index": "with 16-bit positions",
+}
 
 _MODEL = {
     "name": str,
     "path": str,
     "runtime": {"torch", "onnxruntime"},
     "accuracy": (_ACCURACY, None),
-    "size": ({**dict.fromkeys(_SIZES, (int, None)), "parameters": (int, None)}, None),
+    "size": ({**dict.fromkeys(SIZES, (int, None)), "parameters": (int, None)}, None),
     "latency": [
         {"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}
     ],
-    "compression_ratio": dict.fromkeys(_SIZES, _NUMBER_OR_NULL),
+    "compression_ratio": dict.fromkeys(SIZES, _NUMBER_OR_NULL),
     "speedup": _NUMBER_OR_NULL,
     "speedup_by_shape": [{"batch": int, "length": int, "speedup": float}],
     "retention": _NUMBER_OR_NULL,

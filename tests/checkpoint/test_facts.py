@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ from checkpoint import folders
 from checkpoint.folders import FFN, HIDDEN, POSITIONS, WORDS, edit
 from compressor.checkpoint.facts import sizes, tensor_facts
 from compressor.checkpoint.folder import open_checkpoint
+from compressor.checkpoint.values import TensorFacts
+from compressor.commands.inspect import matrix_ratios
 from compressor.errors import InputError
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -31,6 +35,10 @@ def test_dense_floats(folder):
         "weights": 4 * count,
         "nonzero": 4 * count,
         "encoder_nonzero": 8 * (LAYER + BIASES),
+        "matrices": 8 * LAYER,
+        "matrices_nonzero": 8 * LAYER,
+        "matrices_bitmask": 8 * LAYER + 2 * LAYER // 8,
+        "matrices_index": 12 * LAYER,
         "parameters": count,
     }
     query = facts[QUERY]
@@ -53,6 +61,19 @@ def test_zeros_count_as_parameters_and_not_as_nonzero(folder):
     assert sparse["weights"] == dense["weights"]
     assert sparse["nonzero"] == dense["nonzero"] - 4 * 32
     assert sparse["encoder_nonzero"] == dense["encoder_nonzero"] - 4 * 32
+
+
+def test_what_positions_of_the_non_zeros_cost_in_each_way_of_counting():
+    """Nine zeros of ten in int8 against dense 32-bit floats, by hand."""
+    numel = 1_000_000
+    one = TensorFacts("layer.0.q.weight", (1000, 1000), "", 8, numel, numel // 10, True, 0, None)
+    ratios = matrix_ratios([one], sizes(SimpleNamespace(disk_bytes=0), [one]))
+    assert ratios == {
+        "as stored": 4,
+        "non-zeros, positions not counted": 40,
+        "non-zeros and a bit mask": pytest.approx(17.8, abs=0.03),
+        "non-zeros and 16-bit positions": pytest.approx(13.3, abs=0.04),
+    }
 
 
 def test_constants_are_no_parameters(folder):

@@ -62,6 +62,10 @@ def size(disk: int, nonzero: int | None = None) -> dict:
         "weights": disk - 1000,
         "nonzero": nonzero or disk - 1000,
         "encoder_nonzero": disk // 2,
+        "matrices": disk // 2,
+        "matrices_nonzero": disk // 20,
+        "matrices_bitmask": disk // 16,
+        "matrices_index": disk // 15,
         "parameters": disk // 4,
     }
 
