@@ -133,15 +133,19 @@ def _prune_at_once(
 def _write_rewritten(
     checkpoint: Checkpoint, to: Rewriting, folder: Path, dataset: Dataset | None, length: int
 ) -> dict[str, Any]:
-    """Write a checkpoint that no model was built of, and score it if there are rows."""
-    rewrite(checkpoint, to, folder)
-    written = open_checkpoint(folder, scan_values=False)
-    if dataset is None:
-        return to.facts()
+    """Write a checkpoint tensor by tensor, see that it would load, and score it if there are rows.
+
+    Raises:
+        InputError: the checkpoint lacks a tensor, so that a reload would invent one.
+    """
     from compressor.model.load import load
 
-    loaded = load(written, task_of(written))
-    return {**to.facts(), **validation_metrics(loaded, dataset, length)}
+    load(checkpoint, task_of(checkpoint), values=False)
+    rewrite(checkpoint, to, folder)
+    written = open_checkpoint(folder, scan_values=False)
+    loaded = load(written, task_of(written), values=dataset is not None)
+    metrics = validation_metrics(loaded, dataset, length) if dataset is not None else {}
+    return {**to.facts(), **metrics}
 
 
 def _prune_in_training(

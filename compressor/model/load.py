@@ -73,6 +73,7 @@ def load(
     new_head: bool = False,
     attention: str = "sdpa",
     seed: int = 0,
+    values: bool = True,
 ) -> Loaded:
     """Load a checkpoint for a task.
 
@@ -83,6 +84,8 @@ def load(
         new_head: make a fresh head when the checkpoint has none for this task.
         attention: "sdpa", or "eager" where attention scores or ONNX fusion are needed.
         seed: of a new head's first weights.
+        values: False reads none and leaves the module on the meta device, which costs no memory
+            and tells whether the checkpoint would load.
 
     Raises:
         InputError: tensors missing, unexpected or of another shape than the config says.
@@ -91,7 +94,7 @@ def load(
     import transformers
 
     quiet_libraries()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if values else {"device_map": "meta"}
     if new_head and task in ("text-classification", "regression"):
         options["num_labels"] = len(labels) if labels else 1
         if labels:
