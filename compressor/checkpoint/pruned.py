@@ -138,7 +138,7 @@ class Widths:
     hidden: int
 
 
-def widths_in(config: Mapping[str, Any], where: Path | str) -> Widths:
+def widths_in(config: Mapping[str, Any], where: Path) -> Widths:
     """The widths of every layer by a config, pruned or plain.
 
     Args:
@@ -171,7 +171,7 @@ def widths_in(config: Mapping[str, Any], where: Path | str) -> Widths:
     return Widths(left, neurons, kept, width, group, hidden)
 
 
-def _needed(config: Mapping[str, Any], key: str, where: Path | str) -> int:
+def _needed(config: Mapping[str, Any], key: str, where: Path) -> int:
     size = size_in(dict(config), key, where)
     if size is None:
         raise InputError(f"{key} is missing", where=str(where))
@@ -179,23 +179,23 @@ def _needed(config: Mapping[str, Any], key: str, where: Path | str) -> int:
 
 
 def _listed(
-    config: Mapping[str, Any], key: str, depth: int, most: int, where: Path | str
+    config: Mapping[str, Any], key: str, depth: int, most: int, where: Path
 ) -> tuple[int, ...]:
     """A list of one whole number from 1 to `most` a layer."""
     found = config.get(key)
-    fits = isinstance(found, list | tuple) and len(found) == depth
-    if not fits or any(type(count) is not int or not 1 <= count <= most for count in found):
+    counts = tuple(found) if isinstance(found, list | tuple) else ()
+    if len(counts) != depth or any(type(n) is not int or not 1 <= n <= most for n in counts):
         what = "is missing" if found is None else f"is {shown(str(found))}"
         raise InputError(
             f"{key} {what}; expected {depth} whole numbers from 1 to {most}, one a layer",
             hint="copy config.json again from where the checkpoint was made",
             where=str(where),
         )
-    return tuple(found)
+    return counts
 
 
 def _kept(
-    config: Mapping[str, Any], left: tuple[int, ...], heads: int, where: Path | str
+    config: Mapping[str, Any], left: tuple[int, ...], heads: int, where: Path
 ) -> tuple[tuple[int, ...], ...]:
     found = config.get(KEPT)
     lists = found if isinstance(found, list | tuple) else ()
@@ -237,10 +237,10 @@ def check_pruned(
             stored[place[1]][place[2]] = info
     for index, wanted in enumerate(shapes):
         for inner, shape in wanted.items():
-            info = stored[index].get(f"{inner}.weight")
-            if info is not None and info.shape != shape:
+            held = stored[index].get(f"{inner}.weight")
+            if held is not None and held.shape != shape:
                 raise InputError(
-                    f"{info.name} has shape {list(info.shape)}, expected {list(shape)}: "
+                    f"{held.name} has shape {list(held.shape)}, expected {list(shape)}: "
                     f"config.json says {widths.heads[index]} heads and {widths.ffn[index]} "
                     f"neurons for layer {index}",
                     hint="copy config.json again from where the checkpoint was made",

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint.families import FAMILIES, PRUNED_PREFIX, base_family
@@ -47,6 +48,7 @@ _AUTO_CLASSES = (
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
 )
+CONFIG = Path("config.json")  # what a faulty config is called in messages
 # How attention modules call the number of their heads, where they keep it.
 _COUNTS = ("num_attention_heads", "n_heads", "num_heads")
 
@@ -98,7 +100,7 @@ def _model_class(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
     def __init__(self: Any, config: PretrainedConfig, *args: Any, **named: Any) -> None:  # noqa: N807
         plain.__init__(self, config, *args, **named)
-        widths = widths_in(config.to_dict(), type(config).__name__)
+        widths = widths_in(config.to_dict(), CONFIG)
         heads = [list(range(count)) for count in widths.heads]
         _cut_layers(self, widths, heads, [list(range(count)) for count in widths.ffn])
 
@@ -130,7 +132,7 @@ def widths_of(model: PreTrainedModel) -> Widths:
     Raises:
         InputError: its family cannot be pruned.
     """
-    return widths_in(model.config.to_dict(), type(model.config).__name__)
+    return widths_in(model.config.to_dict(), CONFIG)
 
 
 def remove_units(
