@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, replace
 
 OWN_PREFIX = "compressor_"
+# Before a family's name: its layers differ in heads and feed-forward width.
+PRUNED_PREFIX = f"{OWN_PREFIX}pruned_"
 _LAYER = re.compile(
     r"^(?P<stack>(?:.*?[./])??(?:layer|layers|h|block|albert_layer_groups))[./](?P<index>\d+)[./]"
     r"(?P<inner>.+)$"
@@ -126,6 +128,11 @@ FAMILIES: dict[str, Family] = {
 def is_known(model_type: str) -> bool:
     """Whether checkpoints of this type can be opened: in the table, or one of our own."""
     return model_type in FAMILIES or model_type.startswith(OWN_PREFIX)
+
+
+def base_family(model_type: str) -> str:
+    """The family that a model type belongs to: its own name, or that before pruning."""
+    return model_type.removeprefix(PRUNED_PREFIX)
 
 
 def split_layer(name: str) -> tuple[str, int, str] | None:

@@ -16,7 +16,7 @@ from compressor.checkpoint.config import (
     read_config,
     size_in,
 )
-from compressor.checkpoint.families import FAMILIES, split_layer
+from compressor.checkpoint.families import FAMILIES, base_family, split_layer
 from compressor.checkpoint.header import TensorInfo
 from compressor.checkpoint.lineage import changed_files, find_by_hash, read_lineage, weights_hash
 from compressor.checkpoint.reading import (
@@ -66,6 +66,11 @@ class Checkpoint:
         return str(self.config.get("model_type") or "unknown")
 
     @property
+    def family(self) -> str:
+        """The model type, or that before pruning for a model whose layers differ."""
+        return base_family(self.model_type)
+
+    @property
     def labels(self) -> tuple[str, ...] | None:
         """Names of the classes in the order of their ids; None when the config names none."""
         return labels_in(self.config, self.path / "config.json")
@@ -73,7 +78,7 @@ class Checkpoint:
     @property
     def layers(self) -> int:
         """Depth by the config, or by the tensors where the config leaves it open."""
-        family = FAMILIES.get(self.model_type)
+        family = FAMILIES.get(self.family)
         key = family.layers if family else "num_hidden_layers"
         places = (split_layer(name) for name in self.tensors)
         stored = max((place[1] + 1 for place in places if place), default=0)
@@ -142,7 +147,7 @@ def open_checkpoint(
 
 
 def _check_tokenizer(config: dict[str, Any], folder: Path, names: list[str]) -> None:
-    family = FAMILIES.get(str(config.get("model_type")))
+    family = FAMILIES.get(base_family(str(config.get("model_type"))))
     if family and not family.text:
         return
     shards.refuse_without_tokenizer(folder, names)

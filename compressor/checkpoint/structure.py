@@ -14,8 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from compressor.checkpoint.config import architecture_in, labels_in, size_in
-from compressor.checkpoint.families import FAMILIES, Family, split_layer
+from compressor.checkpoint.families import (
+    FAMILIES,
+    PRUNED_PREFIX,
+    Family,
+    base_family,
+    split_layer,
+)
 from compressor.checkpoint.header import TensorInfo
+from compressor.checkpoint.pruned import check_pruned
 from compressor.checkpoint.reading import some
 from compressor.errors import InputError
 
@@ -42,11 +49,15 @@ def check_structure(config: dict[str, Any], tensors: Tensors, folder: Path) -> N
         InputError: with the tensors and both numbers.
     """
     refuse_bare_integers(config, tensors, folder)
-    family = FAMILIES.get(str(config.get("model_type")))
+    model_type = str(config.get("model_type"))
+    pruned = model_type.startswith(PRUNED_PREFIX)
+    if pruned:
+        check_pruned(config, tensors, folder)
+    family = FAMILIES.get(base_family(model_type))
     if family is None:
-        return  # one of our own types, whose layers may differ from each other
+        return  # one of our own types
     where = folder / "config.json"
-    _check_layers(config, family, tensors, folder)
+    _check_layers(config, family, tensors, folder, alike=not pruned)
     _check_heads(config, family, where)
     _check_tables(config, family, tensors, folder)
     _check_labels(config, tensors, where)
@@ -87,8 +98,10 @@ def weight_name(name: str) -> str:
     return name.removesuffix("_packed") if name.endswith(".weight_packed") else name
 
 
-def _check_layers(config: dict[str, Any], family: Family, tensors: Tensors, folder: Path) -> None:
-    """Every layer 0 ... N-1 is there, with the same tensors of the same shapes."""
+def _check_layers(
+    config: dict[str, Any], family: Family, tensors: Tensors, folder: Path, *, alike: bool
+) -> None:
+    """Every layer 0 ... N-1 is there, with the same tensors, of the same shapes if `alike`."""
     stacks: dict[str, dict[int, dict[str, TensorInfo]]] = defaultdict(lambda: defaultdict(dict))
     for name, info in tensors.items():
         place = None if COMPANION.search(name) else split_layer(weight_name(name))
@@ -113,7 +126,8 @@ def _check_layers(config: dict[str, Any], family: Family, tensors: Tensors, fold
                 where=str(where),
             )
         _check_same_tensors(stack, layers, depth, family, folder)
-        _check_same_shapes(stack, layers, folder)
+        if alike:
+            _check_same_shapes(stack, layers, folder)
 
 
 def _check_same_tensors(

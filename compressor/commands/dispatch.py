@@ -15,7 +15,7 @@ from compressor.errors import UsageError
 VERBS = {
     "finetune": "Train a checkpoint on a task.",
     "distill": "Train a smaller student to answer like its teacher.",
-    "prune": "Remove weights or layers from a checkpoint.",
+    "prune": "Remove weights, heads, neurons or layers from a checkpoint.",
     "quantize": "Store a checkpoint's weights as int8.",
     "export": "Make an ONNX folder that ONNX Runtime runs fast, int8 by default.",
     "benchmark": "Measure accuracy, size and latency against a baseline, with gates.",

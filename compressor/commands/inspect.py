@@ -41,7 +41,7 @@ def run(
         **_header(checkpoint),
         "size": size,
         "matrices": matrix_ratios(facts, size),
-        "layers": layer_rows(facts),
+        "layers": _with_widths(layer_rows(facts), checkpoint),
         "lineage": checkpoint.steps,
     }
     if tensors:
@@ -76,7 +76,7 @@ def _shape(checkpoint: Checkpoint) -> dict[str, int]:
     """Depth and widths by the config, under one name for all families."""
     from compressor.checkpoint.families import FAMILIES, Family
 
-    family, config = FAMILIES.get(checkpoint.model_type, Family()), checkpoint.config
+    family, config = FAMILIES.get(checkpoint.family, Family()), checkpoint.config
     widths = ("intermediate_size", "hidden_dim", "n_inner", "d_ff", "encoder_ffn_dim")
     keys = {
         "layers": (family.layers,),
@@ -143,6 +143,18 @@ def matrix_ratios(facts: list[TensorFacts], size: dict[str, int]) -> dict[str, f
     return {name: round(dense / size[way], 4) for name, way in ways.items() if size[way]}
 
 
+def _with_widths(rows: list[dict[str, Any]], checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Add the heads and neurons of each layer where layers differ in them."""
+    from compressor.checkpoint.pruned import widths_in
+
+    if checkpoint.model_type == checkpoint.family:
+        return rows
+    widths = widths_in(checkpoint.config, checkpoint.path / "config.json")
+    pairs = enumerate(zip(widths.heads, widths.ffn, strict=True))
+    own = {f"layer {index}": {"heads": heads, "ffn": ffn} for index, (heads, ffn) in pairs}
+    return [{**row, **own.get(row["part"], {})} for row in rows]
+
+
 def _show(found: dict[str, Any]) -> None:
     size = found["size"]
     console.result(f"{found['name']}: {found['architecture'] or ''} ({found['family']})")
@@ -153,12 +165,14 @@ def _show(found: dict[str, Any]) -> None:
         f"parameters {size['parameters']:,}  disk {console.size(size['disk'])}  "
         f"weights {console.size(size['weights'])}  nonzero {console.size(size['nonzero'])}"
     )
+    widths = [name for name in ("heads", "ffn") if any(name in row for row in found["layers"])]
     console.table(
         "",
-        ("part", "parameters", "zeros", "bits", "bytes"),
+        ("part", *widths, "parameters", "zeros", "bits", "bytes"),
         [
             (
                 row["part"],
+                *(str(row.get(name, "")) for name in widths),
                 f"{row['parameters']:,}",
                 f"{100 * row['sparsity']:.1f} %",
                 "/".join(map(str, row["bits"])),

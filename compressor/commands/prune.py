@@ -1,4 +1,4 @@
-"""`prune`: remove weights or layers, at once or while training."""
+"""`prune`: remove weights, heads, neurons or layers, at once or while training."""
 
 from __future__ import annotations
 
@@ -53,11 +53,13 @@ def run(
     words: list[str],
     teacher: Annotated[str, typer.Option(help="a checkpoint to learn from while pruning")] = "",
 ) -> None:
-    """Remove weights or layers from a checkpoint, at once or while training.
+    """Remove weights, heads, neurons or layers from a checkpoint, at once or while training.
 
     compressor prune student --method gmp --sparsity 0.8 --data reviews/ -o sparse
 
     compressor prune student --method magnitude --pattern 2:4 -o sparse
+
+    compressor prune student --method fisher --mac-ratio 0.5 --data reviews/ -o narrow
     """
     checkpoint = open_model(model, shared)
     refuse_quantized(checkpoint, "prune")

@@ -207,4 +207,5 @@ class _Slicer:
         return self.made[value, axis]
 
     def _number(self, number: int) -> ir.Value:
-        return add_initializer(self.graph, f"index_{number}", ir.tensor([number]))
+        # The tracer calls the results of its own indexing index, index_1 ...
+        return add_initializer(self.graph, f"slice_bound_{number}", ir.tensor([number]))

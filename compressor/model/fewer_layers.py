@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compressor.checkpoint.families import FAMILIES, split_layer
+from compressor.checkpoint.families import FAMILIES, base_family, split_layer
 from compressor.errors import InputError
 from compressor.model.rewrite import Rewriting
 
@@ -20,7 +20,7 @@ def stack_of(checkpoint: Checkpoint) -> tuple[str, int]:
         InputError: there are several, or one layer serves at all depths (ALBERT).
     """
     family = checkpoint.model_type
-    known = FAMILIES.get(family)
+    known = FAMILIES.get(base_family(family))
     if known is not None and known.stored_layers:
         raise InputError(
             f"a {family} model shares its layers, so there are none to drop",
@@ -69,7 +69,7 @@ def keeping_layers(checkpoint: Checkpoint, kept: Sequence[int]) -> Rewriting:
 
 def _shorter(checkpoint: Checkpoint, kept: Sequence[int], depth: int) -> dict[str, Any]:
     """The config of a model with the layers `kept`, its lists by layer (`layer_types`) included."""
-    family = FAMILIES.get(checkpoint.model_type)
+    family = FAMILIES.get(base_family(checkpoint.model_type))
     config = dict(checkpoint.config)
     for key, value in config.items():
         if isinstance(value, list) and len(value) == depth and "layer" in key:

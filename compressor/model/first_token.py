@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from compressor.checkpoint.families import base_family
 from compressor.model.layers import only_stack
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def only_first_token(model: nn.Module) -> Iterator[None]:
     Does nothing where the head is not known to look at that token alone, or where the layer may
     not be skipped into. Hidden states of the last layer are short meanwhile.
     """
-    forward = _FORWARDS.get(model.config.model_type)
+    forward = _FORWARDS.get(base_family(model.config.model_type))
     # A kernel of one's own choosing may lay out masks in its own way.
     usual = model.config._attn_implementation in ("sdpa", "eager")
     chunked = getattr(model.config, "chunk_size_feed_forward", 0)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.data.tasks import TASKS
 from compressor.errors import InputError
+from compressor.model.pruned import register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -104,6 +105,8 @@ def load(
         options["ignore_mismatched_sizes"] = True
         kind = "regression" if task == "regression" else "single_label_classification"
         options["problem_type"] = kind
+    if checkpoint.model_type != checkpoint.family:
+        register(checkpoint.family)
     auto_class = getattr(transformers, TASKS[task].auto_class if task else NO_HEAD)
     torch.manual_seed(seed)
     try:
@@ -171,7 +174,7 @@ def _tokenizer(checkpoint: Checkpoint, model: PreTrainedModel) -> PreTrainedToke
     """The folder's tokenizer, with a padding token (decoders pad with their end token)."""
     import transformers
 
-    if checkpoint.model_type == "vit":
+    if checkpoint.family == "vit":
         return None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -192,6 +195,6 @@ def _tokenizer(checkpoint: Checkpoint, model: PreTrainedModel) -> PreTrainedToke
 def longest_input(loaded: Loaded) -> int:
     """The most tokens that model and tokenizer take."""
     positions = getattr(loaded.model.config, "max_position_embeddings", None) or 10**9
-    if loaded.checkpoint.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
+    if loaded.checkpoint.family in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= 2  # these families start counting positions after the padding index
     return min(positions, loaded.tokenizer.model_max_length)

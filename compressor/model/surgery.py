@@ -36,7 +36,8 @@ def keep_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
                 module.layer_idx = position
     config = model.config
     for key, value in list(config.to_dict().items()):
-        if isinstance(value, list) and len(value) == depth and key.startswith("layer"):
+        of_layers = key.startswith("layer") or key.endswith("_per_layer")
+        if of_layers and isinstance(value, list) and len(value) == depth:
             setattr(config, key, [value[index] for index in kept])
     config.num_hidden_layers = len(kept)
     _refuse_unlike_its_config(model)

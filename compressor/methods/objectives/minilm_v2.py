@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.model.pruned import attention_width
 from compressor.model.views import ATTENTION, Views
 
 if TYPE_CHECKING:
@@ -96,13 +97,10 @@ class Objective:
                 f"--relation-layer {options.relation_layer}: the teacher has {depth} layers"
             )
         self.layer = (options.relation_layer or depth) - 1
-        for width in (student.hidden_size, teacher.hidden_size):
+        widths = attention_width(student, -1), attention_width(teacher, self.layer)
+        for width in widths:
             if width % self.heads:
-                both = [
-                    n
-                    for n in range(1, 129)
-                    if student.hidden_size % n == 0 and teacher.hidden_size % n == 0
-                ]
+                both = [n for n in range(1, 129) if not any(each % n for each in widths)]
                 raise UsageError(
                     f"{self.heads} relation heads do not divide a width of {width}",
                     hint=f"--relation-heads, one of {', '.join(map(str, both))}",

@@ -131,6 +131,12 @@ class Objective:
 
 def _refuse_unlike(student: object, teacher: object) -> None:
     for config in (student, teacher):
+        if getattr(config, "heads_per_layer", None):
+            raise InputError(
+                "tinybert compares attention heads one by one, and the layers of this "
+                f"{config.model_type} model have {', '.join(map(str, config.heads_per_layer))}",
+                hint="--method minilm_v2 takes any number of heads",
+            )
         if config.model_type not in PLAIN_SCORES:
             raise InputError(
                 f"tinybert compares attention scores, which a {config.model_type} model mixes with "

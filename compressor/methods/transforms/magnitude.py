@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.checkpoint.families import FAMILIES, is_linear
+from compressor.checkpoint.families import FAMILIES, base_family, is_linear
 from compressor.errors import UsageError
 from compressor.methods.contract import option
 from compressor.model.layers import without
@@ -147,7 +147,7 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting:
     }
     chosen = without({name.removesuffix(".weight"): name for name in linears}, options.exclude)
     pruned = frozenset(chosen.values())
-    family = FAMILIES.get(checkpoint.model_type)
+    family = FAMILIES.get(base_family(checkpoint.model_type))
     transposed = family is not None and family.transposed
     parse_pattern(options.pattern)
     cut = None

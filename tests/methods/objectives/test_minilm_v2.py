@@ -8,6 +8,7 @@ from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.objectives import minilm_v2
 from compressor.methods.objectives.minilm_v2 import relation_loss, relations
+from compressor.model.pruned import remove_units
 from compressor.model.views import ATTENTION, look
 
 TEACHER = torch.tensor([[[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]])
@@ -109,3 +110,14 @@ def test_refusals():
     assert "1, 2, 4, 8, 16" in caught.value.hint
     with pytest.raises(UsageError, match="4 layers"):
         objective(teacher, student, relation_layer=5)
+
+
+def test_a_student_without_some_of_its_heads():
+    teacher, student, batch = pair()
+    remove_units(student, [[0, 1, 2, 3], [0, 1, 3]], [[1, 2], [3]])
+    wide = objective(teacher, student, relation_heads=8)
+    loss = wide.loss(batch, views(student, batch), views(teacher, batch))
+    assert loss.total.isfinite()
+    with pytest.raises(UsageError, match="16 relation heads do not divide a width of 24") as caught:
+        objective(teacher, student, relation_heads=16)
+    assert "one of 1, 2, 3, 4, 6, 8" in caught.value.hint

@@ -9,6 +9,7 @@ from compressor.methods.contract import Context
 from compressor.methods.objectives import tinybert
 from compressor.methods.objectives.tinybert import score_distance, scores
 from compressor.model.inputs import fed
+from compressor.model.pruned import remove_units
 from compressor.model.views import ATTENTION, HIDDEN, look
 
 SHOWS = frozenset({HIDDEN, ATTENTION})
@@ -105,3 +106,8 @@ def test_refusals():
     assert "minilm_v2" in caught.value.hint
     with pytest.raises(InputError, match="llama"):
         objective(tiny.model(), tiny.model("llama"))
+    narrow = tiny.model()
+    remove_units(narrow, [[0], [1, 2]], [[1, 2], [3]])
+    with pytest.raises(InputError, match=r"one by one, .* have 1, 2") as refused:
+        objective(tiny.model(), narrow)
+    assert "minilm_v2" in refused.value.hint
