@@ -53,8 +53,8 @@ def calibration_batches(
 
     split = "train" if dataset.has("train") else next(iter(dataset.source.splits))
     feed = feed_of(dataset, split, loaded, max_length, seed, folder)
-    for rows in feed.plan(0):
-        yield feed.batch(rows, torch.device("cpu"))
+    for number, rows in enumerate(feed.plan(0)):
+        yield feed.batch(rows, torch.device("cpu"), 0, number)
 
 
 def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:
