@@ -58,9 +58,16 @@ def calibration_batches(
 
 
 def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:
-    """The task's metrics of a model on the validation split, said aloud; empty without one."""
+    """The task's metrics of a model on the validation split, said aloud.
+
+    Empty where there is no such split, or the model has no head for the task of the rows.
+    """
     from compressor.train.evaluate import evaluate, torch_forward
 
+    if loaded.task != dataset.task.name:
+        head = f"a head for {loaded.task}" if loaded.task else "no head"
+        console.warn(f"the model has {head}, so rows for {dataset.task.name} give it no score")
+        return {}
     if not dataset.has("validation"):
         console.warn(f"{dataset.source.name} has no validation rows to score the result on")
         return {}

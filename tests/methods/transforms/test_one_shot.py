@@ -114,6 +114,22 @@ def test_the_seed_chooses_the_rows(method, here, monkeypatch):
     assert not same(first, other)
 
 
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt"])
+@pytest.mark.parametrize("model", ["bare", "gpt2"])
+def test_labelled_rows_calibrate_a_model_that_they_cannot_score(
+    method, model, here, monkeypatch, capsys
+):
+    monkeypatch.chdir(here)
+    if model == "bare":
+        tiny.checkpoint(here / "bare", head="AutoModel", labels=None)
+    line = f"prune {model} --method {method} --data data --force -o unscored"
+    assert run(line.split()) == 0
+    assert "give it no score" in capsys.readouterr().err
+    metrics = json.loads((here / "unscored/compression.json").read_text())["steps"][-1]["metrics"]
+    assert metrics["sparsity"] == pytest.approx(0.5)
+    assert "accuracy" not in metrics
+
+
 @pytest.mark.parametrize("method", METHODS.values())
 def test_other_rows_give_other_zeros(method):
     one, other = (zeros_of(pruned(method, [batch_of(rows)])) for rows in (ROWS, OTHERS))
