@@ -148,6 +148,16 @@ def checkpoint(folder: Path, family: str = "bert", **options) -> Path:
     return folder
 
 
+def prune_smallest(model, sparsity: float = 0.5, scope: str = "uniform") -> None:
+    """Zero the smallest weights of the linear maps inside the layers, in place."""
+    from compressor.model.layers import encoder_linears
+    from compressor.model.masks import apply_masks, unstructured
+
+    modules = encoder_linears(model)
+    scores = {name: module.weight.detach().abs() for name, module in modules.items()}
+    apply_masks(modules, unstructured(scores, sparsity, scope))
+
+
 def rows(count: int, seed: int = 0) -> list[dict[str, str]]:
     """`count` rows of text whose label depends on one word: a 2-layer model learns it."""
     import random

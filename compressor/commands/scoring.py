@@ -53,14 +53,21 @@ def calibration_batches(
 
     split = "train" if dataset.has("train") else next(iter(dataset.source.splits))
     feed = feed_of(dataset, split, loaded, max_length, seed, folder)
-    for rows in feed.plan(0):
-        yield feed.batch(rows, torch.device("cpu"))
+    for number, rows in enumerate(feed.plan(0)):
+        yield feed.batch(rows, torch.device("cpu"), 0, number)
 
 
 def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:
-    """The task's metrics of a model on the validation split, said aloud; empty without one."""
+    """The task's metrics of a model on the validation split, said aloud.
+
+    Empty where there is no such split, or the model has no head for the task of the rows.
+    """
     from compressor.train.evaluate import evaluate, torch_forward
 
+    if loaded.task != dataset.task.name:
+        head = f"a head for {loaded.task}" if loaded.task else "no head"
+        console.warn(f"the model has {head}, so rows for {dataset.task.name} give it no score")
+        return {}
     if not dataset.has("validation"):
         console.warn(f"{dataset.source.name} has no validation rows to score the result on")
         return {}

@@ -7,12 +7,14 @@ other `ModuleList`. That finds `bert.encoder.layer`, `distilbert.transformer.lay
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 
@@ -22,6 +24,24 @@ def is_linear(module: nn.Module) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, nn.Linear | Conv1D)
+
+
+def in_rows(module: nn.Module, stored: torch.Tensor | None = None) -> torch.Tensor:
+    """The weight of a linear map as a view [out, in]; GPT-2's `Conv1D` stores [in, out].
+
+    Args:
+        module: the linear map.
+        stored: another tensor to turn, from the weight's layout or back into it.
+    """
+    from torch import nn
+
+    stored = module.weight if stored is None else stored
+    return stored if isinstance(module, nn.Linear) else stored.T
+
+
+def input_counts(modules: Mapping[str, nn.Module]) -> dict[str, int]:
+    """How many inputs each linear map has."""
+    return {name: in_rows(module).shape[1] for name, module in modules.items()}
 
 
 def layer_stacks(model: nn.Module) -> dict[str, nn.ModuleList]:
@@ -74,13 +94,33 @@ def encoder_linears(model: nn.Module) -> dict[str, nn.Module]:
     return found
 
 
+def by_layer(model: nn.Module, modules: dict[str, nn.Module]) -> list[dict[str, nn.Module]]:
+    """`modules` of each transformer layer, in the model's own order; layers without any left out.
+
+    Args:
+        model: the model that they belong to.
+        modules: linear maps by full name, see `encoder_linears`.
+    """
+    prefixes = [
+        f"{name}.{number}."
+        for name, stack in layer_stacks(model).items()
+        for number in range(len(stack))
+    ]
+    layers = [
+        {name: module for name, module in modules.items() if name.startswith(prefix)}
+        for prefix in prefixes
+    ]
+    return [layer for layer in layers if layer]
+
+
 def without(names: dict[str, nn.Module], patterns: str) -> dict[str, nn.Module]:
     """Leave out the modules that a comma-separated list of patterns names.
 
     A pattern is a part of the dotted name (`attention.output`) or a glob (`*.layer.0.*`).
 
     Raises:
-        InputError: a pattern names nothing, which is nearly always a typing mistake.
+        InputError: a pattern names nothing, which is nearly always a typing mistake, or together
+            they name everything.
     """
     kept = dict(names)
     for pattern in filter(None, (part.strip() for part in patterns.split(","))):
@@ -92,4 +132,6 @@ def without(names: dict[str, nn.Module], patterns: str) -> dict[str, nn.Module]:
             )
         for name in hit:
             kept.pop(name, None)
+    if names and not kept:
+        raise InputError(f"--exclude {patterns} leaves no linear layer to work on")
     return kept

@@ -2,21 +2,57 @@
 
 A mask is a boolean tensor of its weight's shape, True where the weight lives. Counts are exact:
 `floor(sparsity * entries)` entries are pruned, ties broken by position, so that a tensor of equal
-values does not vanish as a whole.
+values does not vanish as a whole. N:M keeps N of every M consecutive inputs of a row, as the
+hardware counts.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor.errors import InputError
+from compressor.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+Pattern = tuple[int, int]
 
-def _keep_highest(scores: torch.Tensor, prune: int) -> torch.Tensor:
+
+def parse_pattern(pattern: str) -> Pattern | None:
+    """`2:4` as (2, 4); None for `unstructured`.
+
+    Raises:
+        UsageError: anything else, or N not below M.
+    """
+    if pattern == "unstructured":
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", pattern)
+    if not match or not 0 < int(match[1]) < int(match[2]):
+        raise UsageError(f"--pattern {pattern} is neither unstructured nor N:M with N < M (2:4)")
+    return int(match[1]), int(match[2])
+
+
+def refuse_ragged(inputs: Mapping[str, int], pattern: Pattern | None) -> None:
+    """Refuse linear maps whose inputs N:M does not divide, before any work.
+
+    Args:
+        inputs: how many each map has, by module name.
+        pattern: (N, M), or None.
+
+    Raises:
+        InputError: it names the first one.
+    """
+    for name, count in inputs.items():
+        if pattern and count % pattern[1]:
+            raise InputError(
+                f"{name} has {count} inputs, which are no whole groups of {pattern[1]}",
+                hint=f"--exclude {name}, or a pattern whose M divides {count}",
+            )
+
+
+def keep_highest(scores: torch.Tensor, prune: int) -> torch.Tensor:
     """A flat mask that drops the `prune` lowest of flat `scores`; among equals the first go."""
     import torch
 
@@ -30,6 +66,15 @@ def _keep_highest(scores: torch.Tensor, prune: int) -> torch.Tensor:
     return mask
 
 
+def _highest_of_rows(scores: torch.Tensor, keep: int) -> torch.Tensor:
+    """A mask that keeps the `keep` highest along the last axis; among equals the last stay."""
+    import torch
+
+    order = scores.argsort(dim=-1, stable=True)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
+    return mask.scatter_(-1, order[..., scores.shape[-1] - keep :], True)
+
+
 def unstructured(
     scores: Mapping[str, torch.Tensor], sparsity: float, scope: str
 ) -> dict[str, torch.Tensor]:
@@ -38,17 +83,23 @@ def unstructured(
     Args:
         scores: a score per weight, by module name; any shapes.
         sparsity: share to prune, 0 <= sparsity < 1.
-        scope: "uniform" prunes the same share of every matrix, "global" one threshold for all.
+        scope: "row" prunes the same share of every row, where scores are [out, in]; "uniform" of
+            every matrix; "global" sets one threshold for all.
     """
     import torch
 
+    if scope == "row":
+        return {
+            name: _highest_of_rows(score, score.shape[1] - int(sparsity * score.shape[1]))
+            for name, score in scores.items()
+        }
     if scope == "uniform":
         return {
-            name: _keep_highest(score.flatten(), int(sparsity * score.numel())).view_as(score)
+            name: keep_highest(score.flatten(), int(sparsity * score.numel())).view_as(score)
             for name, score in scores.items()
         }
     flat = torch.cat([score.flatten() for score in scores.values()])
-    mask = _keep_highest(flat, int(sparsity * flat.numel()))
+    mask = keep_highest(flat, int(sparsity * flat.numel()))
     parts = mask.split([score.numel() for score in scores.values()])
     return {
         name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)
@@ -66,16 +117,27 @@ def n_of_m(score: torch.Tensor, keep: int, group: int) -> torch.Tensor:
     Raises:
         InputError: the group does not divide the inputs.
     """
-    import torch
-
     rows, inputs = score.shape
     if inputs % group:
         raise InputError(f"a matrix with {inputs} inputs has no whole groups of {group}")
     grouped = score.reshape(rows, inputs // group, group)  # [out, in/M, M]
-    order = grouped.argsort(dim=-1, descending=True, stable=True)
-    mask = torch.zeros_like(grouped, dtype=torch.bool)
-    mask.scatter_(-1, order[..., :keep], True)
-    return mask.reshape(rows, inputs)
+    return _highest_of_rows(grouped, keep).reshape(rows, inputs)
+
+
+def masks_of(
+    scores: Mapping[str, torch.Tensor], sparsity: float, scope: str, pattern: Pattern | None
+) -> dict[str, torch.Tensor]:
+    """Masks [out, in] that drop the lowest scores [out, in], by N:M where there is a pattern.
+
+    Args:
+        scores: a score per weight, by module name, [out, in].
+        sparsity: share to prune without a pattern.
+        scope: see `unstructured`.
+        pattern: (N, M), or None.
+    """
+    if pattern is None:
+        return unstructured(scores, sparsity, scope)
+    return {name: n_of_m(score, *pattern) for name, score in scores.items()}
 
 
 def apply_masks(modules: Mapping[str, torch.nn.Module], masks: Mapping[str, torch.Tensor]) -> None:

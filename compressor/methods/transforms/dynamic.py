@@ -129,7 +129,7 @@ def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch
             hint="compressor export MODEL makes an int8 ONNX model of it directly",
         )
     if not chosen:
-        raise InputError(f"a {family} model has no linear layer left to quantize")
+        raise InputError(f"a {family} model has no linear layer to quantize")
     return chosen
 
 

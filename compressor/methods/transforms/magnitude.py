@@ -9,16 +9,14 @@ head stay. With `pattern` N:M (2:4), the N largest of every M consecutive inputs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint.families import FAMILIES, base_family, is_linear
-from compressor.errors import UsageError
 from compressor.methods.contract import option
 from compressor.model.layers import without
-from compressor.model.masks import n_of_m, unstructured
+from compressor.model.masks import Pattern, n_of_m, parse_pattern, refuse_ragged
 from compressor.model.rewrite import Rewriting, read_tensor
 
 if TYPE_CHECKING:
@@ -45,20 +43,6 @@ class Options:
         "unstructured", "unstructured, or N:M such as 2:4 (then N/M sets the sparsity)"
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
-
-
-def parse_pattern(pattern: str) -> tuple[int, int] | None:
-    """`2:4` as (2, 4); None for `unstructured`.
-
-    Raises:
-        UsageError: anything else, or N not below M.
-    """
-    if pattern == "unstructured":
-        return None
-    match = re.fullmatch(r"(\d+):(\d+)", pattern)
-    if not match or not 0 < int(match[1]) < int(match[2]):
-        raise UsageError(f"--pattern {pattern} is neither unstructured nor N:M with N < M (2:4)")
-    return int(match[1]), int(match[2])
 
 
 def bits_of(weight: torch.Tensor) -> torch.Tensor:
@@ -116,17 +100,20 @@ def _place(counts: torch.Tensor, number: int) -> tuple[int, int]:
     return place, number - int(ends[place] - counts[place])
 
 
-def mask_of(weight: torch.Tensor, options: Options, *, transposed: bool) -> torch.Tensor:
+def mask_of(
+    weight: torch.Tensor, sparsity: float, pattern: Pattern | None, *, transposed: bool
+) -> torch.Tensor:
     """The mask of one matrix that is compared with no other.
 
     Args:
         weight: [out, in], or [in, out] where `transposed`.
-        options: pattern, or sparsity.
-        transposed: N:M runs along the inputs.
+        sparsity: share to prune without a pattern.
+        pattern: (N, M), or None; runs along the inputs.
+        transposed: how the matrix lies.
     """
-    score, pattern = weight.detach().abs(), parse_pattern(options.pattern)
     if pattern is None:
-        return unstructured({"": score}, options.sparsity, "uniform")[""]
+        return Cut(lambda: iter([weight]), sparsity).mask(weight)
+    score = weight.detach().abs()
     return n_of_m(score.T, *pattern).T if transposed else n_of_m(score, *pattern)
 
 
@@ -139,9 +126,10 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting:
     """What pruning makes of a checkpoint; the facts hold the sparsity of the encoder's matrices.
 
     Raises:
-        InputError: `exclude` names nothing.
+        InputError: `exclude` names nothing, or the pattern does not divide a matrix's inputs.
         UsageError: the pattern makes no sense.
     """
+    pattern = parse_pattern(options.pattern)
     linears = {
         name: info for name, info in checkpoint.tensors.items() if is_linear(name, info.shape)
     }
@@ -149,16 +137,20 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting:
     pruned = frozenset(chosen.values())
     family = FAMILIES.get(base_family(checkpoint.model_type))
     transposed = family is not None and family.transposed
-    parse_pattern(options.pattern)
+    inputs = {name: linears[full].shape[0 if transposed else 1] for name, full in chosen.items()}
+    refuse_ragged(inputs, pattern)
     cut = None
-    if options.scope == "global" and options.pattern == "unstructured":
+    if options.scope == "global" and pattern is None:
         kept = [info for name, info in linears.items() if name in pruned]
         cut = Cut(lambda: map(read_tensor, kept), options.sparsity)
     zeros = {}
 
     def change(name: str, weight: torch.Tensor) -> torch.Tensor:
         if name in pruned:
-            mask = cut.mask(weight) if cut else mask_of(weight, options, transposed=transposed)
+            if cut is None:
+                mask = mask_of(weight, options.sparsity, pattern, transposed=transposed)
+            else:
+                mask = cut.mask(weight)
             weight = weight.masked_fill(~mask, 0.0)
         zeros[name] = int((weight == 0).sum())
         return weight

@@ -16,11 +16,10 @@ on BERT-large SQuAD users of ONNX Runtime measured it a point of F1 below `minma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import InputError
 from compressor.methods.contract import Batch, option
 from compressor.methods.transforms.dynamic import (
     HALF_RANGE,
@@ -31,7 +30,13 @@ from compressor.methods.transforms.dynamic import (
     linears_to_quantize,
     quantize_linears,
 )
-from compressor.model.inputs import fed
+from compressor.model.calibration import (
+    refuse_infinite,
+    refuse_unreached,
+    rows_in,
+    sample_of,
+    watch_inputs,
+)
 from compressor.model.quantized import attach, float_linears
 
 if TYPE_CHECKING:
@@ -102,71 +107,6 @@ def percentile_range(
     return low + width * min(first, len(counts) - 1), top
 
 
-def real_positions(inputs: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The part of a layer's input that belongs to real tokens.
-
-    Args:
-        inputs: [batch, length, in], [batch * length, in], or a shape without padded positions.
-        mask: [batch, length], 1 at real tokens; None without padding.
-    """
-    if mask is None:
-        return inputs
-    if inputs.shape[:2] == mask.shape:
-        return inputs[mask.bool()]
-    if inputs.ndim == 2 and len(inputs) == mask.numel():
-        return inputs[mask.bool().flatten()]
-    return inputs
-
-
-def first_rows(batches: Iterable[Batch] | None, rows: int) -> list[dict[str, torch.Tensor]]:
-    """Batches that hold the first `rows` rows, without labels.
-
-    Raises:
-        InputError: there are none.
-    """
-    kept: list[dict[str, torch.Tensor]] = []
-    left = rows
-    for batch in batches or ():
-        inputs = {name: value[:left] for name, value in batch.items() if name != "labels"}
-        kept.append(inputs)
-        left -= len(next(iter(inputs.values())))
-        if left <= 0:
-            break
-    if not kept:
-        raise InputError("static input ranges need sample rows", hint="name them with --data")
-    return kept
-
-
-def watch_inputs(
-    model: torch.nn.Module,
-    modules: Mapping[str, torch.nn.Module],
-    batches: Iterable[Mapping[str, torch.Tensor]],
-    see: Callable[[str, torch.Tensor], None],
-) -> None:
-    """Run `batches` and show every module's input at real tokens to `see(name, values)`."""
-    import torch
-
-    mask: torch.Tensor | None = None
-
-    def hook(name: str) -> Callable[..., None]:
-        def before(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
-            see(name, real_positions(arguments[0], mask).flatten())
-
-        return before
-
-    handles = [module.register_forward_pre_hook(hook(name)) for name, module in modules.items()]
-    device = next(model.parameters()).device
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                inputs = {name: value.to(device) for name, value in batch.items()}
-                mask = inputs.get("attention_mask")
-                model.eval()(**inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def input_ranges(
     model: torch.nn.Module,
     modules: Mapping[str, torch.nn.Module],
@@ -182,31 +122,29 @@ def input_ranges(
 
     ranges: dict[str, Range] = {}
 
-    def widen(name: str, values: torch.Tensor) -> None:
-        low, high = (float(bound) for bound in values.aminmax())
-        if not low > float("-inf") or not high < float("inf"):
-            raise InputError(f"the inputs of {name} are not finite on the calibration rows")
-        before = ranges.get(name, (0.0, 0.0))
-        ranges[name] = min(low, before[0]), max(high, before[1])
+    def widen(names: Sequence[str], values: torch.Tensor) -> None:
+        bounds = torch.stack(values.aminmax())  # [2]
+        refuse_infinite(bounds, names[0])
+        low, high = bounds.tolist()
+        for name in names:
+            before = ranges.get(name, (0.0, 0.0))
+            ranges[name] = min(low, before[0]), max(high, before[1])
 
     watch_inputs(model, modules, batches, widen)
-    unused = [name for name in modules if name not in ranges]
-    if unused:
-        raise InputError(
-            f"the calibration rows never reach {', '.join(unused[:3])} ({len(unused)} in all)",
-            hint=f"--exclude {unused[0]}, or --method dynamic",
-        )
+    refuse_unreached(modules, ranges, ", or --method dynamic")
     if options.calibration == "minmax":
         return ranges
     if options.symmetric:
         ranges = {name: (0.0, max(-low, high)) for name, (low, high) in ranges.items()}
     counts = {name: torch.zeros(BINS, dtype=torch.float64) for name in ranges}
 
-    def count(name: str, values: torch.Tensor) -> None:
-        low, high = ranges[name]
+    def count(names: Sequence[str], values: torch.Tensor) -> None:
+        low, high = ranges[names[0]]  # one input, one range
         if high > low:
             values = values.float().abs() if options.symmetric else values.float()
-            counts[name] += values.cpu().histc(BINS, low, high)
+            found = values.cpu().histc(BINS, low, high)
+            for name in names:
+                counts[name] += found
 
     watch_inputs(model, modules, batches, count)
     return {
@@ -229,14 +167,8 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         InputError: no rows, a model that cannot be quantized, or `exclude` names nothing.
     """
     model = loaded.model
-    if model.config.is_encoder_decoder:
-        raise InputError(
-            f"a {model.config.model_type} model has an encoder and a decoder, and calibration "
-            "follows the padding of one of them only",
-            hint="--method dynamic needs no calibration",
-        )
+    sample = sample_of(model, batches, options.samples, instead="--method dynamic")
     modules = linears_to_quantize(model, options.exclude)
-    sample = [fed(model, batch) for batch in first_rows(batches, options.samples)]
     ranges = input_ranges(model, modules, sample, options)
     grids = {
         name: activation_grid(low, high, symmetric=options.symmetric)
@@ -248,5 +180,5 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         "linears_quantized": len(rows),
         "linears_float": float_linears(model),
         "weight_error": error,
-        "calibration_rows": sum(len(next(iter(batch.values()))) for batch in sample),
+        "calibration_rows": rows_in(sample),
     }

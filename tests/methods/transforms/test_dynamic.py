@@ -141,7 +141,7 @@ def test_excluding_nothing_that_exists_is_refused():
 
 
 def test_excluding_everything_is_refused():
-    with pytest.raises(InputError, match="no linear layer left"):
+    with pytest.raises(InputError, match="leaves no linear layer"):
         apply(SimpleNamespace(model=tiny.model("bert")), None, Options(exclude="encoder"))
 
 

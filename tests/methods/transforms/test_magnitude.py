@@ -9,7 +9,7 @@ from compressor.checkpoint.folder import open_checkpoint
 from compressor.errors import InputError, UsageError
 from compressor.methods.transforms import magnitude
 from compressor.model.layers import encoder_linears
-from compressor.model.masks import n_of_m, unstructured
+from compressor.model.masks import n_of_m, parse_pattern, unstructured
 from compressor.model.rewrite import rewrite
 
 
@@ -36,6 +36,16 @@ def test_count_is_the_floor(shape, sparsity):
     assert int((~mask).sum()) == int(sparsity * score.numel())
     if int(sparsity * score.numel()):
         assert score[~mask].max() <= score[mask].min()
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.93])
+def test_every_row_loses_the_floor_of_its_inputs(sparsity):
+    score = torch.randn(20, 33, generator=torch.Generator().manual_seed(3)).abs()
+    score[4] = 1.0  # ties
+    mask = unstructured({"a": score}, sparsity, "row")["a"]
+    assert (~mask).sum(1).tolist() == [int(33 * sparsity)] * 20
+    for kept, row in zip(mask, score, strict=True):
+        assert kept.all() or row[~kept].max() <= row[kept].min()
 
 
 def test_two_of_four_keeps_the_two_largest_of_each_group():
@@ -117,7 +127,13 @@ def test_exclude_leaves_matrices_dense_and_a_typing_mistake_is_refused(tmp_path)
         magnitude.rewrite(open_checkpoint(tmp_path / "whole"), magnitude.Options(exclude="outptu"))
 
 
+def test_inputs_that_a_pattern_does_not_divide_are_refused_by_name_before_any_change(tmp_path):
+    with pytest.raises(InputError, match=r"layer.0.attention.output.dense has 32 inputs"):
+        pruned(tiny.model(), tmp_path, pattern="2:3")
+    assert not (tmp_path / "pruned").exists()
+
+
 @pytest.mark.parametrize("pattern", ["4:2", "two", "0:4", "2:"])
 def test_patterns_that_make_no_sense(pattern):
     with pytest.raises(UsageError, match="pattern"):
-        magnitude.parse_pattern(pattern)
+        parse_pattern(pattern)

@@ -9,10 +9,8 @@ from compressor.methods.transforms.static import (
     Options,
     activation_grid,
     apply,
-    first_rows,
     input_ranges,
     percentile_range,
-    real_positions,
 )
 from compressor.model.layers import encoder_linears
 from compressor.model.quantized import quantized_weights
@@ -118,17 +116,6 @@ def test_percentile_of_constant_inputs():
     assert low <= 2.0 <= high == 2.0
 
 
-def test_real_positions_follow_the_mask_in_every_layout():
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    inputs = torch.arange(12.0).view(2, 3, 2)
-    expected = [[0.0, 1.0], [2.0, 3.0], [6.0, 7.0]]
-    assert real_positions(inputs, mask).tolist() == expected
-    assert real_positions(inputs.view(6, 2), mask).tolist() == expected
-    assert real_positions(inputs, None) is inputs
-    pooled = torch.ones(2, 5)
-    assert real_positions(pooled, mask) is pooled
-
-
 def test_values_at_padding_never_enter_a_range():
     inputs = torch.ones(2, 3, 4)
     inputs[0, 2] = 1e6
@@ -150,13 +137,6 @@ def test_padded_batches_give_the_ranges_of_single_rows(calibration):
     blind["attention_mask"] = torch.ones_like(blind["input_ids"])
     wrong = input_ranges(model, modules, [blind], options)
     assert any(wrong[name] != pytest.approx(alone[name], rel=1e-2) for name in alone)
-
-
-def test_first_rows_stops_in_the_middle_of_a_batch_and_drops_labels():
-    batches = [{"input_ids": torch.ones(4, 2), "labels": torch.ones(4)} for _ in range(5)]
-    kept = first_rows(iter(batches), 6)
-    assert [len(batch["input_ids"]) for batch in kept] == [4, 2]
-    assert all(set(batch) == {"input_ids"} for batch in kept)
 
 
 def test_more_samples_than_rows_takes_all_rows():
