@@ -13,7 +13,7 @@ from compressor.checkpoint.folder import Checkpoint, open_checkpoint, refuse_qua
 from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import learns_unlabelled, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
-from compressor.commands.scoring import calibration_batches, validation_metrics
+from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
 from compressor.commands.teachers import keeping_of, refuse_teacherless
 from compressor.commands.training import (
@@ -124,10 +124,10 @@ def _prune_at_once(
 
         loaded = load(checkpoint, task_of(checkpoint))
         loaded.model.to(choose_device(shared.device))
-        batches = None
+        rows = None
         if needs_data:
-            batches = calibration_batches(dataset, loaded, length, shared.seed, Path(scratch))
-        facts = module.apply(loaded, batches, options)
+            rows = DatasetRows(dataset, loaded, length, shared.seed, Path(scratch))
+        facts = module.apply(loaded, rows, options)
         metrics = validation_metrics(loaded, dataset, length) if dataset else {}
         job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})
 

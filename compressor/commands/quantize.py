@@ -11,7 +11,7 @@ import typer
 from compressor.checkpoint.folder import refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
-from compressor.commands.scoring import calibration_batches, validation_metrics
+from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.slots import Methods, Slot
 from compressor.commands.training import data_of
 from compressor.model.devices import choose_device
@@ -52,9 +52,9 @@ def run(
 
         loaded = load(checkpoint, task_of(checkpoint))
         loaded.model.to(choose_device(shared.device))
-        batches = None
+        rows = None
         if needs_data:
-            batches = calibration_batches(dataset, loaded, max_length, shared.seed, Path(scratch))
-        facts = picked.method.module.apply(loaded, batches, picked.options)
+            rows = DatasetRows(dataset, loaded, max_length, shared.seed, Path(scratch))
+        facts = picked.method.module.apply(loaded, rows, picked.options)
         metrics = validation_metrics(loaded, dataset, max_length) if dataset else {}
         job.publish(lambda folder: save_quantized(loaded, folder), metrics={**facts, **metrics})

@@ -1,8 +1,9 @@
-"""Rows for verbs that do not train: calibration batches and a score on the validation split."""
+"""Rows for verbs that do not train: what a transform draws on, and the score of its result."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -45,16 +46,43 @@ def feed_of(
     return Feed(encoded, loaded.tokenizer, dataset.task, BATCH_SIZE, seed)
 
 
-def calibration_batches(
-    dataset: Dataset, loaded: Loaded, max_length: int, seed: int, folder: Path
-) -> Iterator[Batch]:
-    """Training rows in a seeded order, of which a method draws as many as it wants."""
-    import torch
+@dataclass(frozen=True)
+class DatasetRows:
+    """What a transform draws on; see `compressor.methods.contract.Rows`.
 
-    split = "train" if dataset.has("train") else next(iter(dataset.source.splits))
-    feed = feed_of(dataset, split, loaded, max_length, seed, folder)
-    for number, rows in enumerate(feed.plan(0)):
-        yield feed.batch(rows, torch.device("cpu"), 0, number)
+    Attributes:
+        dataset: the opened data.
+        loaded: gives the tokenizer and the longest input.
+        max_length: longest input in tokens.
+        seed: order of the batches.
+        folder: where tokens are kept.
+    """
+
+    dataset: Dataset
+    loaded: Loaded
+    max_length: int
+    seed: int
+    folder: Path
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of training rows, or of the first split that there is."""
+        import torch
+
+        split = "train" if self.dataset.has("train") else next(iter(self.dataset.source.splits))
+        feed = feed_of(self.dataset, split, self.loaded, self.max_length, self.seed, self.folder)
+        for number, rows in enumerate(feed.plan(0)):
+            yield feed.batch(rows, torch.device("cpu"), 0, number)
+
+    def texts(self) -> Iterator[list[str]]:
+        """The texts of every row of every split, a chunk at a time."""
+        from compressor.data.encode import chunks
+
+        for split in self.dataset.source.splits:
+            for chunk in chunks(self.dataset.rows(split)):
+                if self.dataset.task.labelled:
+                    yield [text for row in chunk for text in row.texts]
+                else:
+                    yield [row.one_text for row in chunk]
 
 
 def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:

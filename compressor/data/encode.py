@@ -100,7 +100,7 @@ def encode(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "ids.bin").open("wb") as ids, (folder / "types.bin").open("wb") as types:
-            for chunk in _chunks(rows):
+            for chunk in chunks(rows):
                 flat, flat_types = work.add(chunk)
                 # Not `tofile`, which does not notice that the disk is full.
                 ids.write(flat.data)
@@ -115,7 +115,8 @@ def encode(
     return work.finish(folder)
 
 
-def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Rows in lists that a tokenizer can take at once without filling the memory."""
     chunk: list[Row] = []
     characters = 0
     for row in rows:
@@ -188,7 +189,7 @@ class _Work:
     def _texts(self, chunk: list[Row], pair: bool) -> list[list[str]]:
         if pair:
             return [[row.texts[0] for row in chunk], [row.texts[1] for row in chunk]]
-        return [["\n".join(row.texts) for row in chunk]]
+        return [[row.one_text for row in chunk]]
 
     def _fit(
         self, chunk: list[Row], output: Any, pair: bool

@@ -23,6 +23,11 @@ class Row(NamedTuple):
     texts: tuple[str, ...]
     label: int | float | None
 
+    @property
+    def one_text(self) -> str:
+        """What a row is to a language model: its texts, one below the other."""
+        return "\n".join(self.texts)
+
 
 class Example(NamedTuple):
     """A row without a place in a file: `texts` and `label` as in `Row`."""

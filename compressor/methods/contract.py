@@ -17,8 +17,9 @@ where it looks at nothing else, so that a teacher of rows may cut them into othe
 `UNLABELLED = True` where it learns from rows without a label too; perhaps `TASKS`, the only tasks \
 that it serves, and a property `masking` of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
-| transform | `needs_data(options)`, whether it draws batches of training rows, labels included; \
-`apply(loaded, batches, options) -> facts`, which changes the model in place; or \
+| transform | `needs_data(options)`, whether it draws on rows, labels included; \
+`apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
+iterate over them gives batches) and may give `loaded` another tokenizer; or \
 `rewrite(checkpoint, options) -> Rewriting` where values and names are enough, so that a \
 checkpoint of any size passes (None leaves it to `apply`) |
 | generator | `generate(loaded, rows, options, work) -> iterator of Example`: new rows, from the \
@@ -30,7 +31,7 @@ Torch is imported inside functions so that help and `methods` answer without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -172,6 +173,22 @@ class ModifierHooks(Protocol):
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state_dict` returned."""
+
+
+class Rows(Protocol):
+    """What a transform may draw from the user's rows, as often as it wants."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches of training rows in a seeded order, cut to the longest input."""
+        ...
+
+    def texts(self) -> Iterator[list[str]]:
+        """The texts of every row of every split, whole, a chunk of them at a time.
+
+        The texts of a pair stand one by one, or one below the other where the task makes one
+        input of them.
+        """
+        ...
 
 
 class Kept(Protocol):

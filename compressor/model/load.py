@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 NO_HEAD = "AutoModel"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
     """A model in fp32 and evaluation mode, with what it came from.
+
+    A transform changes the module in place, and may put another tokenizer beside it.
 
     Attributes:
         model: the torch module.
