@@ -431,7 +431,7 @@ DATA = [
 OPTIONS = [
     Fault("37 unknown verb", nothing, "distil model", 2, ("distil",)),
     Fault("37 unknown method", nothing, "prune model --method magnitud", 2,
-          ("magnitud", "gmp, layer_drop, magnitude", "--method magnitude")),
+          ("magnitud", "layer_drop, magnitude", "--method magnitude")),
     Fault("37 unknown flag", nothing, f"{PRUNE} --sparsty 0.5", 2, ("--sparsty",)),
     Fault("37 flag of another method", nothing, f"{PRUNE} --prune-end 0.5", 2, ("gmp",)),
     Fault("37 no number", nothing, f"{PRUNE} --sparsity much", 2, ("--sparsity", "valid number")),

@@ -21,7 +21,7 @@ PAIR = ("great food", "slow service")
 @pytest.fixture(scope="module")
 def loaded():
     model = tiny.model(head="AutoModelForMaskedLM", labels=None)
-    checkpoint = SimpleNamespace(model_type="bert", name="mlm", path=Path("mlm"))
+    checkpoint = SimpleNamespace(family="bert", name="mlm", path=Path("mlm"))
     return SimpleNamespace(model=model, tokenizer=tiny.tokenizer(), checkpoint=checkpoint)
 
 
