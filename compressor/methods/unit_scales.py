@@ -1,12 +1,19 @@
-"""Outputs of cut layers brought back towards the full model's by one factor per unit that is left.
+"""Outputs of cut layers brought back towards the full model's, by least squares.
 
-Layer by layer, on the outputs of the layers that were tuned before, with A the contributions of
+Layer by layer, on the outputs of the layers that were tuned before; `rescale` finds one factor per
+unit that is left, with A the contributions of
 the units that are left to `dense(x) + residual` at real tokens, b the same sum in the full model
 less what the cut layer gives now, and delta the factor less 1:
 
     minimise || A^T A delta - A^T b ||^2 + || delta ||^2
 
-solved by LSMR. The factors are multiplied into the columns of the output maps.
+solved by LSMR. The factors are multiplied into the columns of the output maps. Ours: `refit` gives
+every weight and the bias of an output map a change of its own, D, with X the map's inputs and a
+column of ones, G = X^T X and e a hundredth of its mean diagonal,
+
+    (G + e I) D = X^T (b - A 1)
+
+one linear system per map.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DAMPING = 1.0
+RIDGE = 0.01  # of the mean diagonal, as SparseGPT damps its Hessian
 LARGEST_SCALE = 10.0
 
 
@@ -54,18 +62,21 @@ class _State:
     real: torch.Tensor
 
 
-def rescale(model: PreTrainedModel, full: nn.ModuleList, batches: Iterable[Batch]) -> list[str]:
+def repair(
+    model: PreTrainedModel, full: nn.ModuleList, batches: Iterable[Batch], how: str
+) -> list[str]:
     """Tune the output maps of a cut model in place.
 
-    The first layer's attention is left as it is: both models give it the same input. The last
-    feed-forward part of a classifier that reads the first token is tuned on that token alone.
-    Where the solution is not finite or a factor leaves [-10, 10], tuning stops; the layers
-    that follow keep their weights.
+    The last feed-forward part of a classifier that reads the first token is tuned on that token
+    alone; `refit` does the same in the last attention. `rescale` follows the paper: it leaves the
+    first layer's attention as it is, and stops where the solution is not finite or a factor leaves
+    [-10, 10]; the layers that follow keep their weights.
 
     Args:
         model: whose units were removed.
         full: its layers before that.
         batches: rows to tune on.
+        how: "refit" or "rescale".
 
     Returns:
         the maps that were tuned, such as "1.attention" and "1.ffn".
@@ -81,15 +92,19 @@ def rescale(model: PreTrainedModel, full: nn.ModuleList, batches: Iterable[Batch
         for index, layer in enumerate(layers):
             last = index == len(layers) - 1
             for kind, unit in (("attention", width.group * width.head_width), ("ffn", 1)):
-                if kind == "attention" and index == 0:
+                first_only = last and classifies and parts.reads_first_token
+                if how == "refit":
+                    refit(layer, full[index], parts, kind, states, first_only=first_only)
+                elif kind == "attention" and index == 0:
                     continue
-                first_only = last and kind == "ffn" and classifies and parts.reads_first_token
-                equations = _equations(layer, full[index], parts, kind, states, first_only)
-                scales = solve_scales(*by_unit(*equations, unit))
-                if scales is None:
-                    return tuned
-                weight = _output_map(layer, parts, kind).weight
-                weight.mul_(scales.to(weight).repeat_interleave(unit))
+                else:
+                    first_only = first_only and kind == "ffn"
+                    equations = _equations(layer, full[index], parts, kind, states, first_only)
+                    scales = solve_scales(*by_unit(*equations, unit))
+                    if scales is None:
+                        return tuned
+                    weight = _output_map(layer, parts, kind).weight
+                    weight.mul_(scales.to(weight).repeat_interleave(unit))
                 tuned.append(f"{index}.{kind}")
             for state in () if last else states:
                 state.own = _run(layer, parts, state, state.own)["output"]
@@ -156,6 +171,23 @@ def _run(
     return seen
 
 
+def _inputs_and_gap(
+    layer: nn.Module,
+    full: nn.Module,
+    parts: Parts,
+    kind: str,
+    state: _State,
+    first_only: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What enters a layer's output map, and what its output lacks, [tokens, width] each."""
+    own = _run(layer, parts, state, state.own)
+    wanted = _run(full, parts, state, state.full)
+    gap = wanted[f"{kind}_sum"] - own[f"{kind}_sum"]
+    if first_only:
+        return own[kind][:, 0], gap[:, 0]
+    return own[kind][state.real], gap[state.real]
+
+
 def _equations(
     layer: nn.Module,
     full: nn.Module,
@@ -168,17 +200,47 @@ def _equations(
     weight = _output_map(layer, parts, kind).weight
     gram, right = 0.0, 0.0
     for state in states:
-        own = _run(layer, parts, state, state.own)
-        wanted = _run(full, parts, state, state.full)
-        gap = wanted[f"{kind}_sum"] - own[f"{kind}_sum"]
-        inputs = own[kind]
-        if first_only:
-            inputs, gap = inputs[:, 0], gap[:, 0]
-        else:
-            inputs, gap = inputs[state.real], gap[state.real]
+        inputs, gap = _inputs_and_gap(layer, full, parts, kind, state, first_only)
         gram = gram + (inputs.T @ inputs).double()
         right = right + (inputs * (gap @ weight)).sum(0).double()
     return gram * (weight.T @ weight).double(), right
+
+
+def refit(
+    layer: nn.Module,
+    full: nn.Module,
+    parts: Parts,
+    kind: str,
+    states: list[_State],
+    *,
+    first_only: bool,
+) -> None:
+    """Change a layer's output map, in place, to what brings its output closest to the full one's.
+
+    Args:
+        layer: of the cut model.
+        full: the same layer of the full model.
+        parts: what the family's parts are called.
+        kind: "attention" or "ffn".
+        states: all batches, as they enter the layer.
+        first_only: look at each row's first token alone.
+    """
+    import torch
+
+    output = _output_map(layer, parts, kind)
+    gram, right = 0.0, 0.0
+    for state in states:
+        inputs, gap = _inputs_and_gap(layer, full, parts, kind, state, first_only)
+        if output.bias is not None:
+            inputs = torch.cat([inputs, torch.ones_like(inputs[:, :1])], 1)
+        gram = gram + (inputs.T @ inputs).double()  # [inputs (+ 1), inputs (+ 1)]
+        right = right + (inputs.T @ gap).double()  # [inputs (+ 1), hidden]
+    ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
+    change = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), right)
+    change = change.to(output.weight)
+    output.weight += change[: output.weight.shape[1]].T
+    if output.bias is not None:
+        output.bias += change[-1]
 
 
 def by_unit(

@@ -1,4 +1,4 @@
-"""Factors of the units that are left: by hand, against the full model, and when to stop."""
+"""What is left, repaired: by hand, against the full model, and when to stop."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 
 import tiny
 from compressor.checkpoint.pruned import PARTS
-from compressor.methods.unit_scales import by_unit, rescale, solve_scales
+from compressor.methods.unit_scales import by_unit, repair, solve_scales
 from compressor.model.layers import only_stack
 from compressor.model.pruned import remove_units
 
@@ -53,25 +53,28 @@ def test_columns_of_a_unit_are_added_up():
     assert right.tolist() == [3, 7]
 
 
+@pytest.mark.parametrize("how", ["rescale", "refit"])
 @pytest.mark.parametrize("family", PARTS)
-def test_a_cut_model_comes_closer_to_the_full_one(family):
+def test_a_cut_model_comes_closer_to_the_full_one(family, how):
     full = tiny.model(family, head="AutoModel", num_hidden_layers=3)
     cut = copy.deepcopy(full)
     heads = [[1]] * 3 if family == "llama" else [[0, 2, 3]] * 3
     remove_units(cut, heads, [list(range(0, 64, 2))] * 3)
     before = (hidden(full) - hidden(cut)).square().mean((1, 2))
-    tuned = rescale(cut, only_stack(full)[1], [batch()])
-    assert tuned == ["0.ffn", "1.attention", "1.ffn", "2.attention", "2.ffn"]
+    tuned = repair(cut, only_stack(full)[1], [batch()], how)
+    first = [] if how == "rescale" else ["0.attention"]
+    assert tuned == [*first, "0.ffn", "1.attention", "1.ffn", "2.attention", "2.ffn"]
     after = (hidden(full) - hidden(cut)).square().mean((1, 2))
     assert (after < before).all()
     assert not any(module._forward_pre_hooks for module in full.modules())
 
 
-def test_what_was_not_cut_is_not_changed():
+@pytest.mark.parametrize("how", ["rescale", "refit"])
+def test_what_was_not_cut_is_not_changed(how):
     full = tiny.model("bert")
     same = copy.deepcopy(full)
     remove_units(same, [ALL, ALL], [list(range(64))] * 2)
-    rescale(same, only_stack(full)[1], [batch()])
+    repair(same, only_stack(full)[1], [batch()], how)
     for wanted, found in zip(full.parameters(), same.parameters(), strict=True):
         torch.testing.assert_close(found, wanted)
 
@@ -85,7 +88,7 @@ def test_a_removed_twin_is_given_back_exactly():
         layer.output.dense.weight[:, 1] = layer.output.dense.weight[:, 0]
     cut = copy.deepcopy(full)
     remove_units(cut, [ALL, ALL], [[0, *range(2, 64)], list(range(64))])
-    rescale(cut, only_stack(full)[1], [batch()])
+    repair(cut, only_stack(full)[1], [batch()], "rescale")
     found = only_stack(cut)[1][0].output.dense.weight
     torch.testing.assert_close(
         found[:, 0], 2 * layer.output.dense.weight[:, 0], rtol=0.05, atol=1e-2
@@ -93,7 +96,37 @@ def test_a_removed_twin_is_given_back_exactly():
     torch.testing.assert_close(hidden(cut), hidden(full), atol=0.05, rtol=0.05)
 
 
-def test_padding_does_not_enter():
+def test_new_weights_come_closer_than_factors():
+    full = tiny.model("bert", head="AutoModel", num_hidden_layers=3)
+    gaps = {}
+    for how in ("rescale", "refit"):
+        cut = copy.deepcopy(full)
+        remove_units(cut, [[0, 2, 3]] * 3, [list(range(0, 64, 2))] * 3)
+        repair(cut, only_stack(full)[1], [batch()], how)
+        gaps[how] = (hidden(full) - hidden(cut)).square().mean((1, 2))
+    assert (gaps["refit"] < gaps["rescale"]).all()
+
+
+def test_a_sum_of_removed_inputs_goes_to_the_bias_and_their_twins():
+    """A neuron that always gives 1 is the bias's; one that copies another is its twin's."""
+    full = tiny.model("bert", head="AutoModel", num_hidden_layers=1, hidden_act="relu")
+    layer = only_stack(full)[1][0]
+    with torch.no_grad():
+        layer.intermediate.dense.weight[0] = 0
+        layer.intermediate.dense.bias[0] = 1
+        for tensor in (layer.intermediate.dense.weight, layer.intermediate.dense.bias):
+            tensor[1] = tensor[2]
+    cut = copy.deepcopy(full)
+    remove_units(cut, [ALL], [list(range(2, 64))])
+    assert repair(cut, only_stack(full)[1], [batch()], "refit") == ["0.attention", "0.ffn"]
+    before = copy.deepcopy(full)
+    remove_units(before, [ALL], [list(range(2, 64))])
+    left = (hidden(cut) - hidden(full)).norm() / (hidden(before) - hidden(full)).norm()
+    assert left < 0.1  # what the ridge holds back
+
+
+@pytest.mark.parametrize("how", ["rescale", "refit"])
+def test_padding_does_not_enter(how):
     full = tiny.model("bert", head="AutoModel")
     results = []
     for extra in (0, 7):
@@ -102,19 +135,20 @@ def test_padding_does_not_enter():
         rows = {
             k: torch.nn.functional.pad(v, (0, extra)) for k, v in batch().items() if v.dim() == 2
         }
-        rescale(cut, only_stack(full)[1], [rows])
+        repair(cut, only_stack(full)[1], [rows], how)
         results.append(only_stack(cut)[1][1].output.dense.weight)
     torch.testing.assert_close(*results, atol=1e-4, rtol=1e-3)
 
 
-def test_a_classifier_is_tuned_last_on_its_first_token():
+@pytest.mark.parametrize("how", ["rescale", "refit"])
+def test_a_classifier_is_tuned_last_on_its_first_token(how):
     """Tokens after the first differ by what a classifier never reads."""
     full = tiny.model("bert")
     cut = copy.deepcopy(full)
     remove_units(cut, [ALL, ALL], [list(range(64)), list(range(0, 64, 8))])
     bare = copy.deepcopy(cut.bert)
-    rescale(cut, only_stack(full)[1], [batch()])
-    rescale(bare, only_stack(full)[1], [batch()])
+    repair(cut, only_stack(full)[1], [batch()], how)
+    repair(bare, only_stack(full)[1], [batch()], how)
     inputs = {name: batch()[name] for name in ("input_ids", "attention_mask")}
     with torch.inference_mode():
         wanted = full.bert(**inputs).last_hidden_state[:, 0]

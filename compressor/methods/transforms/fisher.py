@@ -10,7 +10,7 @@ neuron of a fine-tuned model:
     to most
 
 Afterwards rearrangement may swap units of a layer with regard to the off-diagonal terms, and
-the output maps are rescaled by least squares. The units are physically removed and the factors
+the output maps are repaired by least squares. The units are physically removed and the factors
 folded into the weights, where the authors' code leaves masks.
 
 Kept: labels, no dropout, mini-batches of 32 rows, and per layer one unit of each kind at least.
@@ -39,7 +39,7 @@ from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
 from compressor.methods.unit_gradients import Gradients, first_rows, mask_gradients, mean_length
-from compressor.methods.unit_scales import rescale
+from compressor.methods.unit_scales import repair
 from compressor.methods.units import (
     choose,
     head_macs,
@@ -74,7 +74,7 @@ class Options:
         low=0.0,
         high=1.0,
     )
-    samples: int = option(2048, "number of rows to score and rescale on", low=1, source="the paper")
+    samples: int = option(2048, "number of rows to score and repair on", low=1, source="the paper")
     sequence_length: int = option(
         0, "tokens of the sequence that is counted; 0 for the rows' mean", low=0
     )
@@ -85,7 +85,12 @@ class Options:
     )
     random_seed: int = option(0, "which draw, with --importance random", low=0)
     rearrange: bool = option(False, "swap units by the Fisher matrix of their layer (can hurt)")
-    rescale: bool = option(True, "scale what is left towards the full model's outputs")
+    repair: str = option(
+        "refit",
+        "bring outputs back towards the full model's: new weights of the output maps (refit), one "
+        "factor per unit that is left (rescale, the paper's), or not",
+        choices=("refit", "rescale", "none"),
+    )
     round_ffn: int = option(1, "make feed-forward widths multiples of this", low=1)
     uniform: bool = option(
         False,
@@ -258,14 +263,14 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         ]
     stack = only_stack(model)[1]
     parameters = sum(p.numel() for p in stack.parameters())
-    full = copy.deepcopy(stack) if options.rescale else None
+    full = None if options.repair == "none" else copy.deepcopy(stack)
     remove_units(model, *kept)
-    tuned = rescale(model, full, sample) if full is not None else []
+    tuned = repair(model, full, sample, options.repair) if full is not None else []
     after = widths_of(model)
     return {
         "heads_per_layer": list(after.heads),
         "ffn_per_layer": list(after.ffn),
-        "rescaled": tuned,
+        "repaired": tuned,
         "sequence_length": length,
         "macs_before": costs.total(before),
         "macs_after": costs.total(after),

@@ -175,9 +175,9 @@ def test_uniform_opens_without_compressor(tmp_path):
 
 @pytest.mark.parametrize("importance", ["fisher", "michel", "magnitude", "random"])
 def test_every_score_keeps_the_same_numbers(importance):
-    _, facts = prune(importance=importance, rescale=False, rearrange=importance == "fisher")
-    _, plain = prune(rescale=False)
-    assert facts["rescaled"] == []
+    _, facts = prune(importance=importance, repair="none", rearrange=importance == "fisher")
+    _, plain = prune(repair="none")
+    assert facts["repaired"] == []
     for key in ("heads_per_layer", "ffn_per_layer"):
         assert sum(facts[key]) == sum(plain[key])
     assert facts["macs_after"] == plain["macs_after"]
@@ -185,7 +185,7 @@ def test_every_score_keeps_the_same_numbers(importance):
 
 def test_another_draw_keeps_others():
     weights = [
-        only_stack(prune(importance="random", random_seed=seed, rescale=False)[0])[1][0]
+        only_stack(prune(importance="random", random_seed=seed, repair="none")[0])[1][0]
         .output.dense.weight.sum()
         .item()
         for seed in (0, 0, 1)
