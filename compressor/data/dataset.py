@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compressor import console
 from compressor.data.columns import find_label_column, find_text_columns
@@ -23,9 +23,6 @@ from compressor.data.rows import NO_CLASS, NO_SCORE, Row, bad_label, bad_text
 from compressor.data.source import SPLITS, Source, open_source, source_hash
 from compressor.data.tasks import TASKS, Task, find_task
 from compressor.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 CHECKED_ROWS = 1000
 ABSENT = object()
