@@ -1,9 +1,9 @@
 """Dropout with cheap random bits on a CPU.
 
-PyTorch's CPU kernel draws one random number an element, on one thread; in a small model's step
-that takes as long as a sixth of its matrix products. Four 16-bit numbers out of one 64-bit draw
-decide the same thing: an element is dropped with probability round(65536 p) / 65536, which is off
-by less than 1e-5. `tests/benchmarks/distill_throughput.py` shows what that saves.
+PyTorch's CPU kernel draws one random number an element, on one thread, which tells in a small
+model's step. Four 16-bit numbers out of one 64-bit draw decide the same thing: an element is
+dropped with probability round(65536 p) / 65536, which is off by less than 1e-5.
+`tests/benchmarks/distill_throughput.py` shows what that saves.
 """
 
 from __future__ import annotations

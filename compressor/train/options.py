@@ -56,6 +56,10 @@ class TrainingOptions:
         choices=("best", "last"),
     )
 
+    def __post_init__(self) -> None:
+        if self.schedule == "constant" and (self.cycle_epochs or self.final_lr):
+            raise UsageError("--cycle-epochs and --final-lr do nothing with --schedule constant")
+
 
 @dataclass(frozen=True)
 class TeacherOptions:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import tiny
+from compressor.cli import run
 from compressor.train.optimizer import build_optimizer, planned_learning_rate
 from compressor.train.options import TrainingOptions
 
@@ -39,6 +40,12 @@ def test_linear_decay_that_recurs(step, expected):
     options = TrainingOptions(learning_rate=1e-4, warmup=0, cycle_epochs=2, final_lr=0.01)
     found = planned_learning_rate(step, 1000, options, steps_per_epoch=100)
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("flag", ["--cycle-epochs 2", "--final-lr 0.1"])
+def test_a_constant_rate_has_no_cycles(capsys, flag):
+    assert run(f"finetune model --data data --schedule constant {flag}".split()) == 2
+    assert "--schedule constant" in capsys.readouterr().err
 
 
 def test_cycles_begin_after_the_warm_up():
