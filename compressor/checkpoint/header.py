@@ -4,14 +4,18 @@ A file is 8 bytes (length of the header, little-endian), the header (JSON: name 
 data_offsets), then the values back to back. Nothing is read before its size is known to fit, so a
 hostile header costs neither memory nor time. numpy is loaded with the first values, so that a
 refusal comes without it.
+
+A sparse tensor may be packed, which `packed.py` describes: its zeros are not stored, and come back
+when it is read.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +37,8 @@ STORED_AS = {
 }  # fmt: skip
 BYTES = {name: 1 if code == "?" else int(code[-1]) for name, code in STORED_AS.items()}
 FLOATS = ("F16", "BF16", "F32", "F64")
+# A packed tensor: which values are stored, these values, and the header's key for all shapes.
+BITMASK, VALUES, SHAPES = ".bitmask", ".values", "packed_shapes"
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,9 @@ class TensorInfo:
         dtype: the format's name, such as "F32".
         shape: sizes of the dimensions.
         file: the safetensors file.
-        start: first byte, counted from the start of the file.
+        start: first byte of the stored values, counted from the start of the file.
         end: byte after the last.
+        bitmask: first byte of the bits that say which values are stored; None where all are.
     """
 
     name: str
@@ -54,6 +61,7 @@ class TensorInfo:
     file: Path
     start: int
     end: int
+    bitmask: int | None = None
 
     @property
     def numel(self) -> int:
@@ -62,8 +70,8 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Bytes in the file."""
-        return self.end - self.start
+        """Bytes of all values, also of zeros that are not stored."""
+        return self.numel * BYTES[self.dtype]
 
     @property
     def bits(self) -> int:
@@ -90,11 +98,33 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
     if not text.startswith(b"{"):
         raise _broken(file, "its header does not start with {")
     entries = parse_object(text, file)
-    _check_metadata(entries.pop("__metadata__", {}), file)
+    metadata = entries.pop("__metadata__", {})
+    _check_metadata(metadata, file)
     infos = [_entry(name, value, file, 8 + length) for name, value in entries.items()]
     infos.sort(key=lambda info: (info.start, info.end))
     _check_ranges(infos, 8 + length, size, file)
-    return {info.name: info for info in infos}
+    return _joined({info.name: info for info in infos}, metadata.get(SHAPES, "{}"), file)
+
+
+def header_bytes(
+    entries: Mapping[str, tuple[str, tuple[int, ...]]],
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+) -> bytes:
+    """The first bytes of a safetensors file.
+
+    Args:
+        entries: dtype and shape of what is stored, by name, in the order of the values.
+        shapes: of the packed tensors, if there are any.
+    """
+    metadata = {"format": "pt", **({SHAPES: json.dumps(shapes)} if shapes else {})}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, (dtype, shape) in entries.items():
+        start, end = end, end + math.prod(shape) * BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # values are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 def _broken(file: Path, rule: str) -> InputError:
@@ -177,6 +207,33 @@ def _check_ranges(infos: list[TensorInfo], data_start: int, size: int, file: Pat
         raise _cut(file, size, end, "its header promises")
 
 
+def _joined(infos: dict[str, TensorInfo], shapes: str, file: Path) -> dict[str, TensorInfo]:
+    """Put one entry in the place of the two that a packed tensor has."""
+    for name, shape in parse_object(shapes.encode(), file).items():
+        infos[name] = _packed(infos, name, shape, file)
+    return dict(sorted(infos.items(), key=lambda item: item[1].start))
+
+
+def _packed(infos: dict[str, TensorInfo], name: str, shape: Any, file: Path) -> TensorInfo:
+    """Take a packed tensor's two entries out of `infos` and make one of them."""
+
+    def refuse(rule: str) -> InputError:
+        return _broken(file, f"packed tensor {shown(name)}: {rule}")
+
+    bitmask, values = (infos.pop(name + part, None) for part in (BITMASK, VALUES))
+    if bitmask is None or values is None or name in infos:
+        raise refuse(f"expected its {BITMASK} and its {VALUES}, and nothing else")
+    if not _whole_numbers(shape) or len(shape) > MAX_DIMENSIONS:
+        raise refuse(f"shape {shown(str(shape))} is not a list of sizes")
+    octets = -(-math.prod(shape) // 8)
+    if (bitmask.dtype, bitmask.shape) != ("U8", (octets,)):
+        raise refuse(
+            f"shape {shown(str(shape))} needs {octets:,} bytes of bits, found "
+            f"{shown(str(list(bitmask.shape)))} of {bitmask.dtype}"
+        )
+    return replace(values, name=name, shape=tuple(shape), bitmask=bitmask.start)
+
+
 def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """BF16 values, given as their bits, as float32 of the same shape."""
     import numpy as np
@@ -185,28 +242,64 @@ def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def read_array(info: TensorInfo) -> NDArray[Any]:
-    """The values of a tensor: a read-only memory map; BF16 is copied to float32.
+    """The values of a tensor: a read-only memory map; BF16 and packed tensors are copied.
 
     Returns:
-        An array of `info.shape`.
+        An array of `info.shape`, float32 for BF16.
     """
+    array = read_stored(info)
+    return widen(array) if info.dtype == "BF16" else array
+
+
+def read_stored(info: TensorInfo) -> NDArray[Any]:
+    """As `read_array`, with BF16 as its bits."""
     import numpy as np
 
     stored = np.dtype(STORED_AS[info.dtype])
-    if not info.numel:
-        return np.empty(info.shape, np.float32 if info.dtype == "BF16" else stored)
-    array = np.memmap(info.file, stored, mode="r", offset=info.start, shape=info.shape)
-    return widen(array) if info.dtype == "BF16" else array
+    if info.bitmask is None and info.numel:
+        return np.memmap(info.file, stored, mode="r", offset=info.start, shape=info.shape)
+    array = np.empty(info.numel, stored)
+    end = 0
+    for piece in stored_chunks(info):
+        start, end = end, end + len(piece)
+        array[start:end] = piece
+    return array.reshape(info.shape)
 
 
 def read_chunks(info: TensorInfo) -> Iterator[NDArray[Any]]:
     """The values of a tensor in flat pieces of at most `CHUNK`, so that memory stays flat."""
+    for piece in stored_chunks(info):
+        yield widen(piece) if info.dtype == "BF16" else piece
+
+
+def stored_chunks(info: TensorInfo) -> Iterator[NDArray[Any]]:
+    """As `read_chunks`, with BF16 as its bits.
+
+    Raises:
+        InputError: a packed tensor has more or fewer values than its bits say.
+    """
     import numpy as np
 
-    if not info.numel:
-        return
     stored = np.dtype(STORED_AS[info.dtype])
-    flat = np.memmap(info.file, stored, mode="r", offset=info.start, shape=(info.numel,))
+    held = (info.end - info.start) // stored.itemsize
+    taken = 0
     for first in range(0, info.numel, CHUNK):
-        piece = flat[first : first + CHUNK]
-        yield widen(piece) if info.dtype == "BF16" else piece
+        size = min(CHUNK, info.numel - first)
+        place = info.start + taken * stored.itemsize
+        if info.bitmask is None:
+            yield np.fromfile(info.file, stored, size, offset=place)
+            taken += size
+            continue
+        octets = np.fromfile(info.file, "u1", -(-size // 8), offset=info.bitmask + first // 8)
+        there = np.unpackbits(octets, count=size, bitorder="little").view(bool)
+        living = np.count_nonzero(there)
+        if taken + living <= held:
+            piece = np.zeros(size, stored)
+            piece[there] = np.fromfile(info.file, stored, living, offset=place)
+            yield piece
+        taken += living
+    if taken != held:
+        raise _broken(
+            info.file,
+            f"packed tensor {shown(info.name)} has {held:,} values, and its bits say {taken:,}",
+        )

@@ -12,6 +12,7 @@ from compressor.errors import InputError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_ENDING, _PACKED = ".safetensors", ".packed.safetensors"
 ONNX = "model.onnx"
 ONNX_DATA = ("model.onnx.data", "model.onnx_data")
 TOKENIZERS = (
@@ -25,6 +26,21 @@ _CONFIGS = (
 )  # fmt: skip
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OTHERS = {".gguf": "GGUF", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX"}
+
+
+def packed_name(name: str) -> str:
+    """What a file of weights or their index is called when it holds no zeros, see `packed.py`."""
+    return name.replace(_ENDING, _PACKED)
+
+
+def plain_name(name: str) -> str:
+    """The name of a file of weights or their index, packed or not, when it is not packed."""
+    return name.replace(_PACKED, _ENDING)
+
+
+def _name_among(names: Sequence[str], plain: str) -> str | None:
+    """The plain or packed name, whichever is there."""
+    return next((name for name in (plain, packed_name(plain)) if name in names), None)
 
 
 def refuse_incomplete(folder: Path, names: Sequence[str]) -> None:
@@ -51,7 +67,7 @@ def refuse_incomplete(folder: Path, names: Sequence[str]) -> None:
             hint="merge it first: peft's merge_and_unload, then save_pretrained",
             where=str(folder),
         )
-    weights = any(name in names for name in (SINGLE, INDEX, ONNX))
+    weights = _name_among(names, SINGLE) or _name_among(names, INDEX) or ONNX in names
     missing = [] if "config.json" in names else ["config.json"]
     if not weights:
         _refuse_other_weights(folder, names)
@@ -109,7 +125,7 @@ def _refuse_other_weights(folder: Path, names: Sequence[str]) -> None:
 
 def is_onnx(names: Sequence[str]) -> bool:
     """Whether a folder with these files is an ONNX folder."""
-    return ONNX in names and SINGLE not in names and INDEX not in names
+    return ONNX in names and not (_name_among(names, SINGLE) or _name_among(names, INDEX))
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -119,34 +135,37 @@ def weight_files(folder: Path) -> list[Path]:
         InputError: the folder has none, or its index names a shard that is missing or outside.
     """
     names = file_names(folder)
-    if SINGLE in names:
-        return [folder / SINGLE]
-    if INDEX in names:
-        return [folder / name for name in sorted(set(read_index(folder).values()))]
+    single, index = _name_among(names, SINGLE), _name_among(names, INDEX)
+    if single:
+        return [folder / single]
+    if index:
+        return [folder / name for name in sorted(set(read_index(folder / index).values()))]
     if ONNX in names:
         return [folder / name for name in sorted(names) if name in (ONNX, *ONNX_DATA)]
     raise InputError(f"{folder} holds no weights ({SINGLE} or {ONNX})", where=str(folder))
 
 
-def read_index(folder: Path) -> dict[str, str]:
+def read_index(where: Path) -> dict[str, str]:
     """Tensor name -> shard name of a sharded checkpoint.
+
+    Args:
+        where: the index.
 
     Raises:
         InputError: a shard is missing, or its name is not that of a file inside the folder.
     """
-    where = folder / INDEX
     shards = read_object(where).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise InputError(f"{INDEX} has no weight_map from tensor to shard", where=str(where))
+        raise InputError(f"{where.name} has no weight_map from tensor to shard", where=str(where))
     for shard in shards.values():
         inside = isinstance(shard, str) and not any(c in shard for c in "/\\\0")
         if not inside or not shard.endswith(".safetensors"):
             raise InputError(
-                f"{INDEX} names the shard {shown(str(shard))}: it must be a file name inside "
+                f"{where.name} names the shard {shown(str(shard))}: it must be a file name inside "
                 "the folder, ending in .safetensors",
                 where=str(where),
             )
-    present = set(file_names(folder))
+    present = set(file_names(where.parent))
     missing = sorted(set(shards.values()) - present)
     if missing:
         raise InputError(
@@ -163,10 +182,12 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
     Raises:
         InputError: a file is broken, or index and shards disagree about who holds what.
     """
-    if SINGLE in file_names(folder):
-        return read_header(folder / SINGLE)
+    names = file_names(folder)
+    single, index = _name_among(names, SINGLE), _name_among(names, INDEX)
+    if single:
+        return read_header(folder / single)
     listed: dict[str, set[str]] = defaultdict(set)
-    for name, shard in read_index(folder).items():
+    for name, shard in read_index(folder / (index or INDEX)).items():
         listed[shard].add(name)
     tensors: dict[str, TensorInfo] = {}
     for shard, names in sorted(listed.items()):
@@ -187,6 +208,6 @@ def read_tensors(folder: Path) -> dict[str, TensorInfo]:
 def inference_files(folder: Path) -> list[Path]:
     """The files that inference needs: weights, config, and one form of the tokenizer."""
     names = file_names(folder)
-    needed = {file.name for file in weight_files(folder)} | {INDEX, *_CONFIGS}
+    needed = {file.name for file in weight_files(folder)} | {INDEX, packed_name(INDEX), *_CONFIGS}
     needed |= set(tokenizer_files(names))
     return [folder / name for name in names if name in needed]

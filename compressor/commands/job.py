@@ -21,6 +21,7 @@ from typing import Any
 from compressor import console
 from compressor.checkpoint.folder import Checkpoint, open_checkpoint
 from compressor.checkpoint.lineage import RECORD, make_step, read_lineage, write_lineage
+from compressor.checkpoint.packed import pack
 from compressor.checkpoint.source import resolve_model
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.options import Shared
@@ -80,6 +81,7 @@ class Job:
         dataset: the data, if the verb reads any.
         plan: what a dry run prints, by heading.
         record_name: the file of the lineage in the folder that is written.
+        pack: store the zeros of sparse matrices away.
     """
 
     verb: str
@@ -90,6 +92,7 @@ class Job:
     dataset: Dataset | None = None
     plan: dict[str, Any] = field(default_factory=dict)
     record_name: str = RECORD
+    pack: bool = False
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -115,7 +118,10 @@ class Job:
         return make_step(
             verb=self.verb,
             method=self.record.get("method", ""),
-            options={key: value for key, value in self.record.items() if key != "method"},
+            options={
+                **{key: value for key, value in self.record.items() if key != "method"},
+                **({"pack": True} if self.pack else {}),
+            },
             seed=self.shared.seed,
             inputs=inputs,
             command=self.command(),
@@ -143,6 +149,7 @@ class Job:
         if self.dataset is not None:  # its files: the output may well stand beside them
             inputs += [file for files in self.dataset.source.splits.values() for file in files]
         if console.is_main_process():
+            needed_bytes *= 2 if self.pack else 1  # packed beside unpacked for a while
             check_target(
                 self.target, force=self.shared.force, inputs=inputs, needed_bytes=needed_bytes
             )
@@ -205,6 +212,8 @@ class Job:
             return
         with writing(self.target, force=self.shared.force) as folder:
             metrics = {**(metrics or {}), **(write(folder) or {})}
+            if self.pack:
+                pack(folder)
             steps = [*self.origin.steps, self.step(metrics)]
             write_lineage(folder, steps, self.record_name)
             write_json(folder / "run.json", self._run_facts(facts or {}))

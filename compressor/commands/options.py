@@ -22,6 +22,9 @@ from compressor.methods.find import flag_of
 
 Options = TypeVar("Options")
 
+PACK_HELP = (
+    "store zeros away, so that a sparse checkpoint is small on disk; only compressor opens it"
+)
 MODEL_HELP = "a folder, - for a path on stdin, hub:owner/name or pkg:module/folder"
 
 

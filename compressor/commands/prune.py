@@ -12,7 +12,7 @@ import typer
 from compressor.checkpoint.folder import Checkpoint, open_checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import learns_unlabelled, refuse_other_task
-from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
+from compressor.commands.options import MODEL_HELP, PACK_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
 from compressor.commands.teachers import keeping_of, refuse_teacherless
@@ -52,12 +52,13 @@ def run(
     methods: Methods,
     words: list[str],
     teacher: Annotated[str, typer.Option(help="a checkpoint to learn from while pruning")] = "",
+    pack: Annotated[bool, typer.Option("--pack", help=PACK_HELP)] = False,
 ) -> None:
     """Remove weights, heads, neurons or layers from a checkpoint, at once or while training.
 
     compressor prune student --method gmp --sparsity 0.8 --data reviews/ -o sparse
 
-    compressor prune student --method magnitude --pattern 2:4 -o sparse
+    compressor prune student --method magnitude --pattern 2:4 --pack -o sparse
 
     compressor prune student --method fisher --mac-ratio 0.5 --data reviews/ -o narrow
     """
@@ -65,9 +66,11 @@ def run(
     refuse_quantized(checkpoint, "prune")
     if methods.one("method").method.kind == "transforms":
         refuse_unused(methods, training, teaching, teacher)
-        _prune_at_once(checkpoint, data, training, shared, methods, words)
+        _prune_at_once(checkpoint, data, training, shared, methods, words, pack)
     else:
-        _prune_in_training(checkpoint, data, training, teaching, shared, methods, words, teacher)
+        _prune_in_training(
+            checkpoint, data, training, teaching, shared, methods, words, teacher, pack
+        )
 
 
 def refuse_unused(
@@ -103,6 +106,7 @@ def _prune_at_once(
     shared: Shared,
     methods: Methods,
     words: list[str],
+    pack: bool,
 ) -> None:
     picked = methods.one("method")
     module, options, length = picked.method.module, picked.options, training.max_length
@@ -110,7 +114,7 @@ def _prune_at_once(
     dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
     rewriting = module.rewrite(checkpoint, options) if hasattr(module, "rewrite") else None
     record = {"method": picked.name, **as_record(options), "max_length": length}
-    job = Job("prune", words, shared, {"model": checkpoint}, record, dataset)
+    job = Job("prune", words, shared, {"model": checkpoint}, record, dataset, pack=pack)
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
     with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
@@ -159,6 +163,7 @@ def _prune_in_training(
     methods: Methods,
     words: list[str],
     teacher: str,
+    pack: bool,
 ) -> None:
     picked, objectives = methods.one("method"), methods.all("objective")
     modifiers = [picked, *methods.all("with")]
@@ -183,6 +188,7 @@ def _prune_in_training(
             **training_record(training),
         },
         dataset=dataset,
+        pack=pack,
     )
     keeping = keeping_of(job, teaching, objectives, [1.0], on_long=training.on_long)
     if not job.begin(needed_bytes=bytes_for_training(checkpoint)):

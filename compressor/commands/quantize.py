@@ -10,7 +10,7 @@ import typer
 
 from compressor.checkpoint.folder import refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record
+from compressor.commands.options import MODEL_HELP, PACK_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.slots import Methods, Slot
 from compressor.commands.training import data_of
@@ -28,6 +28,7 @@ def run(
     methods: Methods,
     words: list[str],
     max_length: Annotated[int, typer.Option(min=4, help="longest input in tokens")] = 128,
+    pack: Annotated[bool, typer.Option("--pack", help=PACK_HELP)] = False,
 ) -> None:
     """Store a checkpoint's weights as int8, in the format that `from_pretrained` opens.
 
@@ -43,7 +44,7 @@ def run(
     needs_data = picked.method.module.needs_data(picked.options)
     dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
     record = {"method": picked.name, **as_record(picked.options), "max_length": max_length}
-    job = Job("quantize", words, shared, {"model": checkpoint}, record, dataset)
+    job = Job("quantize", words, shared, {"model": checkpoint}, record, dataset, pack=pack)
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
     with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:

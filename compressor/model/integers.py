@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from compressor.checkpoint.header import TensorInfo, read_array
+from compressor.checkpoint.shards import read_tensors
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
 FORMAT = "int-quantized"
 Grid = tuple[float, int]
@@ -31,12 +32,12 @@ class QuantizedLinear(NamedTuple):
 
 
 def as_arrays(
-    values: torch.Tensor,
-    scale: torch.Tensor,
-    input_scale: torch.Tensor | None,
-    zero_point: torch.Tensor | None,
+    values: np.ndarray,
+    scale: np.ndarray,
+    input_scale: np.ndarray | None,
+    zero_point: np.ndarray | None,
 ) -> QuantizedLinear:
-    """Torch tensors of one layer as arrays.
+    """The tensors of one layer as they are described above.
 
     Args:
         values: int8 [out, in].
@@ -44,11 +45,13 @@ def as_arrays(
         input_scale: [1] of static activations.
         zero_point: int8 [1] of asymmetric ones.
     """
+    import numpy as np
+
     activation: Literal["dynamic"] | Grid = "dynamic"
     if input_scale is not None:
-        activation = (input_scale.item(), 0 if zero_point is None else zero_point.item())
-    rows = scale.detach().float().reshape(-1, 1).expand(len(values), 1)
-    return QuantizedLinear(values.cpu().numpy(), rows.cpu().numpy().copy(), activation)
+        activation = (float(input_scale.item()), 0 if zero_point is None else zero_point.item())
+    rows = np.broadcast_to(scale.astype(np.float32).reshape(-1, 1), (len(values), 1))
+    return QuantizedLinear(np.array(values), rows.copy(), activation)
 
 
 def read_integers(folder: Path) -> dict[str, QuantizedLinear]:
@@ -57,42 +60,31 @@ def read_integers(folder: Path) -> dict[str, QuantizedLinear]:
     Raises:
         InputError: int8 or int4 weights of another layout.
     """
-    from contextlib import ExitStack
+    tensors = read_tensors(folder)
 
-    from safetensors import safe_open
+    def array(name: str) -> np.ndarray | None:
+        return read_array(tensors[name]) if name in tensors else None
 
-    with ExitStack() as stack:
-        homes: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            opened = stack.enter_context(safe_open(path, framework="pt"))
-            homes.update(dict.fromkeys(opened.keys(), opened))
-
-        def tensor(name: str) -> torch.Tensor | None:
-            return homes[name].get_tensor(name) if name in homes else None
-
-        found = {}
-        for key in homes:
-            name, _, ending = key.rpartition(".")
-            if ending != "weight_scale":
-                continue
-            values, scale = tensor(f"{name}.weight"), tensor(key)
-            if f"{name}.weight_zero_point" in homes:
-                raise InputError(f"the weight of {name} is asymmetric", where=str(folder))
-            _check_layout(folder, name, values, scale.numel())
-            inputs = tensor(f"{name}.input_scale"), tensor(f"{name}.input_zero_point")
-            found[name] = as_arrays(values, scale, *inputs)
+    found = {}
+    for key, scale in tensors.items():
+        name, _, ending = key.rpartition(".")
+        if ending != "weight_scale":
+            continue
+        if f"{name}.weight_zero_point" in tensors:
+            raise InputError(f"the weight of {name} is asymmetric", where=str(folder))
+        _check_layout(folder, name, tensors.get(f"{name}.weight"), scale.numel)
+        parts = ("weight", "weight_scale", "input_scale", "input_zero_point")
+        found[name] = as_arrays(*(array(f"{name}.{part}") for part in parts))
     return found
 
 
-def _check_layout(folder: Path, name: str, values: torch.Tensor | None, scales: int) -> None:
-    import torch
-
+def _check_layout(folder: Path, name: str, values: TensorInfo | None, scales: int) -> None:
     if values is None:
         found = "packed into words or not there"
-    elif values.dtype != torch.int8:
+    elif values.dtype != "I8":
         found = f"stored as {values.dtype}"
-    elif scales not in (1, len(values)):
-        found = f"scaled in groups ({scales} scales for {len(values)} rows)"
+    elif scales not in (1, values.shape[0]):
+        found = f"scaled in groups ({scales} scales for {values.shape[0]} rows)"
     else:
         return
     raise InputError(

@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from compressor.checkpoint.packed import unpacked
 from compressor.data.tasks import TASKS
 from compressor.errors import InputError
 from compressor.model.pruned import register
@@ -112,9 +113,9 @@ def load(
     auto_class = getattr(transformers, TASKS[task].auto_class if task else NO_HEAD)
     torch.manual_seed(seed)
     try:
-        with silenced():
+        with silenced(), unpacked(checkpoint.path) as folder:
             model, report = auto_class.from_pretrained(
-                checkpoint.path,
+                folder,
                 dtype=torch.float32,
                 attn_implementation=attention,
                 local_files_only=True,

@@ -31,6 +31,7 @@ from compressor.model.save import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from compressed_tensors.quantization import QuantizationScheme
     from transformers import PreTrainedModel
@@ -215,15 +216,19 @@ def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLine
     """
     if isinstance(source, Path):
         return read_integers(source)
-    return {
-        name: as_arrays(
-            _integers(name, module),
-            module.weight_scale,
-            getattr(module, "input_scale", None),
-            getattr(module, "input_zero_point", None),
-        )
-        for name, module in _quantized_modules(source).items()
-    }
+    found = {}
+    for name, module in _quantized_modules(source).items():
+        inputs = (getattr(module, part, None) for part in ("input_scale", "input_zero_point"))
+        parts = (_integers(name, module), module.weight_scale, *inputs)
+        found[name] = as_arrays(*map(_array, parts))
+    return found
+
+
+def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
+    if tensor is None:
+        return None
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def dequantize(model: PreTrainedModel) -> None:

@@ -7,7 +7,6 @@ is copied in pieces; shards keep their names, and numbers their format.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint import shards
-from compressor.checkpoint.header import TensorInfo
+from compressor.checkpoint.header import TensorInfo, header_bytes, read_stored, stored_chunks
 from compressor.checkpoint.store import write_json
 
 if TYPE_CHECKING:
     import torch
 
     from compressor.checkpoint.folder import Checkpoint
-
-PIECE = 16 << 20  # bytes copied in one go
 
 
 @dataclass(frozen=True)
@@ -48,13 +45,11 @@ class Rewriting:
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:
     """The values of a tensor in their own format, as a copy that may be changed."""
+    import numpy as np
     import torch
 
-    formats = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    with info.file.open("rb") as stream:
-        stream.seek(info.start)
-        data = bytearray(stream.read(info.nbytes))
-    return torch.frombuffer(data, dtype=getattr(torch, formats[info.dtype])).view(info.shape)
+    values = torch.from_numpy(np.array(read_stored(info)))
+    return values.view(torch.bfloat16) if info.dtype == "BF16" else values
 
 
 def rewrite(checkpoint: Checkpoint, to: Rewriting, folder: Path) -> None:
@@ -72,35 +67,22 @@ def rewrite(checkpoint: Checkpoint, to: Rewriting, folder: Path) -> None:
         kept = [i for i in checkpoint.tensors.values() if i.file == file and i.name in to.names]
         if not kept:
             continue
-        with (folder / file.name).open("wb") as stream:
-            stream.write(_header(kept, to.names))
+        name = shards.plain_name(file.name)
+        with (folder / name).open("wb") as stream:
+            entries = {to.names[info.name]: (info.dtype, info.shape) for info in kept}
+            stream.write(header_bytes(entries))
             for info in kept:
                 for piece in _pieces(info, to):
                     stream.write(piece)
-        written |= {to.names[info.name]: file.name for info in kept}
+        written |= {to.names[info.name]: name for info in kept}
         total += sum(info.nbytes for info in kept)
-    if [file.name for file in files] != [shards.SINGLE]:
+    if set(written.values()) != {shards.SINGLE}:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(written.items()))}
         write_json(folder / shards.INDEX, index)
     for file in shards.inference_files(checkpoint.path):
-        if file not in files and file.name not in (shards.INDEX, "config.json"):
+        if file not in files and shards.plain_name(file.name) not in (shards.INDEX, "config.json"):
             shutil.copyfile(file, folder / file.name)
     write_json(folder / "config.json", to.config)
-
-
-def _header(kept: list[TensorInfo], names: Mapping[str, str]) -> bytes:
-    """The first bytes of a safetensors file that holds `kept` under their new names."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for info in kept:
-        start, end = end, end + info.nbytes
-        shape, offsets = list(info.shape), [start, end]
-        entries[names[info.name]] = {
-            "dtype": info.dtype, "shape": shape, "data_offsets": offsets
-        }  # fmt: skip
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # values are aligned
-    return len(text).to_bytes(8, "little") + text
 
 
 def _pieces(info: TensorInfo, to: Rewriting) -> Iterator[Any]:
@@ -110,10 +92,5 @@ def _pieces(info: TensorInfo, to: Rewriting) -> Iterator[Any]:
         changed = to.change(info.name, read_tensor(info)).contiguous()
         yield changed.view(torch.uint8).numpy().data
         return
-    with info.file.open("rb") as stream:
-        stream.seek(info.start)
-        left = info.nbytes
-        while left:
-            piece = stream.read(min(PIECE, left))
-            left -= len(piece)
-            yield piece
+    for piece in stored_chunks(info):
+        yield piece.data

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 
 def make_accelerator(options: TrainingOptions, device: str) -> Accelerator:
     """Processes, device and number format, as `accelerate launch` or one process wants them."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     chosen = {"fp32": "no"}.get(options.precision, options.precision)
     if chosen == "auto":
         chosen = "bf16" if _gains_from_bf16(device) else "no"
+    # The step of a recipe before this one may have had another number format.
+    AcceleratorState._reset_state()
     return Accelerator(cpu=device == "cpu", mixed_precision=chosen)
 
 
@@ -27,3 +33,23 @@ def _gains_from_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+@contextmanager
+def as_saved(model: torch.nn.Module) -> Iterator[None]:
+    """Let a prepared model compute, for the while, as it will when it is loaded again.
+
+    In mixed precision `Accelerator.prepare` puts a forward pass in lower precision in front of the
+    class's own, whose results are not those of the saved weights.
+    """
+    added = unprepare(model)
+    try:
+        yield
+    finally:
+        model.__dict__.update(added)
+
+
+def unprepare(model: torch.nn.Module) -> dict[str, Any]:
+    """Take off for good, and return, what `as_saved` takes off for a while."""
+    names = [name for name in ("forward", "_original_forward") if name in model.__dict__]
+    return {name: model.__dict__.pop(name) for name in names}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
+from compressor.train.accelerator import as_saved, unprepare
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
@@ -53,6 +54,8 @@ def train(run: Run) -> Trained:
         except (Interrupted, DivergedError):
             loop.save()
             raise
+        finally:
+            unprepare(model)
 
 
 class _Loop:
@@ -242,7 +245,8 @@ class _Loop:
         """Score the weights as they are, and remember them when they are the best so far."""
         position = self.position
         if self.run.held_out is not None:
-            metrics = self.judge.score(self.bare, self.stop.check)
+            with as_saved(self.bare):
+                metrics = self.judge.score(self.bare, self.stop.check)
             position.history.append({"step": position.step, **metrics})
             if self._settled() and self.judge.improves(metrics, position.best):
                 position.best = {"step": position.step, **metrics}

@@ -273,7 +273,7 @@ def test_a_float_folder_holds_no_integers(tmp_path):
     ("tensors", "words"),
     [
         ({"weight_packed": torch.zeros(4, 2, dtype=torch.int32)}, "packed"),
-        ({"weight": torch.zeros(4, 8, dtype=torch.int16)}, "torch.int16"),
+        ({"weight": torch.zeros(4, 8, dtype=torch.int16)}, "stored as I16"),
         ({"weight": torch.zeros(2, 8, dtype=torch.int8)}, "in groups"),
         (
             {

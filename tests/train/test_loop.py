@@ -18,6 +18,7 @@ from compressor.methods.objectives import task
 from compressor.model.load import Loaded
 from compressor.train import judge
 from compressor.train.accelerator import make_accelerator
+from compressor.train.evaluate import evaluate, torch_forward
 from compressor.train.feed import Feed
 from compressor.train.loop import train
 from compressor.train.options import TrainingOptions
@@ -97,6 +98,35 @@ def test_same_seed_same_weights_other_seed_other_weights(feeds, tmp_path):
         found.append(weights(run))
     assert same(found[0], found[1])
     assert not same(found[0], found[2])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_are_judged_and_left_as_a_reload_will_see_them(
+    feeds, tmp_path, precision, monkeypatch
+):
+    lowered, judged = [], []
+
+    def watch(step):
+        """Note the format of the classifier's output, in training alone."""
+        lower = run.student.model.classifier
+        if not lower._forward_hooks:
+            lower.register_forward_hook(
+                lambda module, _, output: lowered.append(output.dtype) if module.training else None
+            )
+
+    def scored(*given, **named):
+        judged.append(evaluate(*given, **named))
+        return judged[-1]
+
+    monkeypatch.setattr(judge, "evaluate", scored)
+    run = make_run(feeds, tmp_path, replace(OPTIONS, precision=precision, keep="last"), watch=watch)
+    train(run)
+    assert set(lowered) == {torch.float32 if precision == "fp32" else torch.bfloat16}
+    assert "forward" not in run.student.model.__dict__
+    reloaded = tiny.model(seed=5).eval()
+    reloaded.load_state_dict(run.student.model.state_dict())
+    again = evaluate(torch_forward(reloaded), run.held_out)
+    np.testing.assert_allclose(again.outputs, judged[-1].outputs, atol=1e-5)
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3, 5, 7, 11])
@@ -221,7 +251,9 @@ def test_accumulated_batches_have_the_gradient_of_one_large_batch(feeds, tmp_pat
     plan = feeds[0].plan(0)
     results = []
     for size, accumulate in ((32, 1), (16, 2)):
-        options = replace(OPTIONS, batch_size=size, accumulate=accumulate, max_steps=1, clip=0.0)
+        options = replace(
+            OPTIONS, batch_size=size, accumulate=accumulate, max_steps=1, clip=0.0, precision="fp32"
+        )
         kept = []
         keep = lambda context, kept=kept: kept.append(Gradients(context)) or kept[0]  # noqa: E731
         run = make_run(feeds, tmp_path / str(size), options, modifiers=[keep])
