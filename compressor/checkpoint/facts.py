@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compressor.checkpoint.arrays import read_array, read_chunks
 from compressor.checkpoint.families import is_buffer, split_layer
-from compressor.checkpoint.header import FLOATS, TensorInfo, read_array, read_chunks
+from compressor.checkpoint.header import FLOATS, TensorInfo
 from compressor.checkpoint.reading import shown
 from compressor.checkpoint.structure import COMPANION, weight_name
 from compressor.checkpoint.values import TensorFacts, unpack

@@ -2,8 +2,7 @@
 
 A file is 8 bytes (length of the header, little-endian), the header (JSON: name -> dtype, shape,
 data_offsets), then the values back to back. Nothing is read before its size is known to fit, so a
-hostile header costs neither memory nor time. numpy is loaded with the first values, so that a
-refusal comes without it.
+hostile header costs neither memory nor time.
 
 A sparse tensor may be packed, which `packed.py` describes: its zeros are not stored, and come back
 when it is read.
@@ -14,22 +13,17 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compressor.checkpoint.reading import open_regular, parse_object, refuse_known_mistakes, shown
 from compressor.errors import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 # The format allows 100 MB, whose parsing takes a gigabyte; 5 MB describe 40,000 tensors.
 MAX_HEADER_BYTES = 5_000_000
 MAX_DIMENSIONS = 32
-CHUNK = 1 << 20  # values looked at in one go: a few MB, so memory stays flat
 # BF16 has no numpy type: its bits are read as integers and widened.
 STORED_AS = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
@@ -96,7 +90,7 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         handle.seek(8)
         text = handle.read(length)
     if not text.startswith(b"{"):
-        raise _broken(file, "its header does not start with {")
+        raise broken(file, "its header does not start with {")
     entries = parse_object(text, file)
     metadata = entries.pop("__metadata__", {})
     _check_metadata(metadata, file)
@@ -127,7 +121,8 @@ def header_bytes(
     return len(text).to_bytes(8, "little") + text
 
 
-def _broken(file: Path, rule: str) -> InputError:
+def broken(file: Path, rule: str) -> InputError:
+    """The refusal of a file that breaks a rule of the format."""
     return InputError(
         f"{file.name} is not a valid safetensors file: {rule}",
         hint="copy or fetch the checkpoint again",
@@ -149,7 +144,7 @@ def _header_length(head: bytes, size: int, file: Path) -> int:
         raise _cut(file, size, 8, "a safetensors file needs at least")
     length = int.from_bytes(head[:8], "little")
     if length > MAX_HEADER_BYTES:
-        raise _broken(
+        raise broken(
             file, f"its header claims {length:,} bytes, at most {MAX_HEADER_BYTES:,} are read"
         )
     if 8 + length > size:
@@ -160,14 +155,14 @@ def _header_length(head: bytes, size: int, file: Path) -> int:
 def _check_metadata(metadata: Any, file: Path) -> None:
     texts = isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())
     if not texts:
-        raise _broken(file, "__metadata__ must map texts to texts")
+        raise broken(file, "__metadata__ must map texts to texts")
 
 
 def _entry(name: str, value: Any, file: Path, data_start: int) -> TensorInfo:
     """One line of the header, checked on its own."""
 
     def refuse(rule: str) -> InputError:
-        return _broken(file, f"tensor {shown(name)}: {rule}")
+        return broken(file, f"tensor {shown(name)}: {rule}")
 
     if not name or not name.isprintable():
         raise refuse("its name is empty or cannot be printed")
@@ -201,7 +196,7 @@ def _check_ranges(infos: list[TensorInfo], data_start: int, size: int, file: Pat
     for info in infos:
         if info.start != end:
             rule = "overlaps the tensor before it" if info.start < end else "leaves a hole before"
-            raise _broken(file, f"tensor {shown(info.name)}: its range of bytes {rule}")
+            raise broken(file, f"tensor {shown(info.name)}: its range of bytes {rule}")
         end = info.end
     if end != size:
         raise _cut(file, size, end, "its header promises")
@@ -218,7 +213,7 @@ def _packed(infos: dict[str, TensorInfo], name: str, shape: Any, file: Path) -> 
     """Take a packed tensor's two entries out of `infos` and make one of them."""
 
     def refuse(rule: str) -> InputError:
-        return _broken(file, f"packed tensor {shown(name)}: {rule}")
+        return broken(file, f"packed tensor {shown(name)}: {rule}")
 
     bitmask, values = (infos.pop(name + part, None) for part in (BITMASK, VALUES))
     if bitmask is None or values is None or name in infos:
@@ -232,74 +227,3 @@ def _packed(infos: dict[str, TensorInfo], name: str, shape: Any, file: Path) -> 
             f"{shown(str(list(bitmask.shape)))} of {bitmask.dtype}"
         )
     return replace(values, name=name, shape=tuple(shape), bitmask=bitmask.start)
-
-
-def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """BF16 values, given as their bits, as float32 of the same shape."""
-    import numpy as np
-
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
-def read_array(info: TensorInfo) -> NDArray[Any]:
-    """The values of a tensor: a read-only memory map; BF16 and packed tensors are copied.
-
-    Returns:
-        An array of `info.shape`, float32 for BF16.
-    """
-    array = read_stored(info)
-    return widen(array) if info.dtype == "BF16" else array
-
-
-def read_stored(info: TensorInfo) -> NDArray[Any]:
-    """As `read_array`, with BF16 as its bits."""
-    import numpy as np
-
-    stored = np.dtype(STORED_AS[info.dtype])
-    if info.bitmask is None and info.numel:
-        return np.memmap(info.file, stored, mode="r", offset=info.start, shape=info.shape)
-    array = np.empty(info.numel, stored)
-    end = 0
-    for piece in stored_chunks(info):
-        start, end = end, end + len(piece)
-        array[start:end] = piece
-    return array.reshape(info.shape)
-
-
-def read_chunks(info: TensorInfo) -> Iterator[NDArray[Any]]:
-    """The values of a tensor in flat pieces of at most `CHUNK`, so that memory stays flat."""
-    for piece in stored_chunks(info):
-        yield widen(piece) if info.dtype == "BF16" else piece
-
-
-def stored_chunks(info: TensorInfo) -> Iterator[NDArray[Any]]:
-    """As `read_chunks`, with BF16 as its bits.
-
-    Raises:
-        InputError: a packed tensor has more or fewer values than its bits say.
-    """
-    import numpy as np
-
-    stored = np.dtype(STORED_AS[info.dtype])
-    held = (info.end - info.start) // stored.itemsize
-    taken = 0
-    for first in range(0, info.numel, CHUNK):
-        size = min(CHUNK, info.numel - first)
-        place = info.start + taken * stored.itemsize
-        if info.bitmask is None:
-            yield np.fromfile(info.file, stored, size, offset=place)
-            taken += size
-            continue
-        octets = np.fromfile(info.file, "u1", -(-size // 8), offset=info.bitmask + first // 8)
-        there = np.unpackbits(octets, count=size, bitorder="little").view(bool)
-        living = np.count_nonzero(there)
-        if taken + living <= held:
-            piece = np.zeros(size, stored)
-            piece[there] = np.fromfile(info.file, stored, living, offset=place)
-            yield piece
-        taken += living
-    if taken != held:
-        raise _broken(
-            info.file,
-            f"packed tensor {shown(info.name)} has {held:,} values, and its bits say {taken:,}",
-        )

@@ -28,7 +28,6 @@ from compressor.checkpoint.header import (
     TensorInfo,
     header_bytes,
     read_header,
-    stored_chunks,
 )
 from compressor.checkpoint.reading import read_object
 from compressor.checkpoint.shards import (
@@ -101,6 +100,8 @@ def _living(tensors: dict[str, TensorInfo]) -> dict[str, int]:
 
 def _chunks(info: TensorInfo) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Pieces of a tensor, and which of their values have a bit that is not zero."""
+    from compressor.checkpoint.arrays import stored_chunks
+
     for piece in stored_chunks(info):
         yield piece, piece.view(f"u{piece.dtype.itemsize}") != 0
 
@@ -108,6 +109,8 @@ def _chunks(info: TensorInfo) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
 def _write(source: Path, target: Path, living: dict[str, int]) -> None:
     """Write the tensors of a file, without the zeros of those that are named with what remains."""
     import numpy as np
+
+    from compressor.checkpoint.arrays import stored_chunks
 
     tensors = read_header(source)
     entries: dict[str, tuple[str, tuple[int, ...]]] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressor.checkpoint.header import FLOATS, TensorInfo, read_chunks
+from compressor.checkpoint.header import FLOATS, TensorInfo
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def refuse_not_finite(tensors: Mapping[str, TensorInfo], folder: Path) -> None:
     Raises:
         InputError: the tensors, and how many values of each.
     """
+    from compressor.checkpoint.arrays import read_chunks
+
     found = {
         name: counts
         for name, info in tensors.items()

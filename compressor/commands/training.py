@@ -231,6 +231,7 @@ def publish_trained(
         raise refusal
     if complaint:
         console.warn(complaint)
+    metrics |= trained.facts
     job.publish(lambda folder: save_model(loaded, folder), metrics=metrics, facts=facts)
     if console.is_main_process():
         StateFolder(job.target, {}).remove()

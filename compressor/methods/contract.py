@@ -167,6 +167,13 @@ class ModifierHooks(Protocol):
     def on_finish(self) -> None:
         """After the last step, before the model is saved."""
 
+    def on_kept(self) -> dict[str, Any]:
+        """After the weights to keep are in place: may change the model's shape, not its answers.
+
+        Returns facts for the lineage.
+        """
+        ...
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Tensors that a resumed run needs."""
         ...

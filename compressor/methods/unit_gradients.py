@@ -7,18 +7,16 @@ the forward pass is the model's own, and dL/dm says what removing the unit would
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.checkpoint.families import base_family
-from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError
 from compressor.methods.contract import Batch
 from compressor.methods.objectives.task import IGNORED, task_loss
+from compressor.methods.unit_masks import multiply_units
 from compressor.model.inputs import fed
-from compressor.model.layers import only_stack
 from compressor.model.pruned import widths_of
 
 if TYPE_CHECKING:
@@ -161,23 +159,13 @@ def _masked(model: PreTrainedModel, rows: int) -> Iterator[list[torch.Tensor]]:
     """Multiply what the units hand on by masks of 1, [rows, units] each."""
     import torch
 
-    widths, parts = widths_of(model), parts_of(base_family(model.config.model_type))
-    device = next(model.parameters()).device
-
-    def multiply(mask: torch.Tensor) -> Callable[..., tuple[torch.Tensor]]:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-            spread = mask.repeat_interleave(inputs[0].shape[-1] // mask.shape[-1], dim=-1)
-            return (inputs[0] * spread[:, None],)  # [rows, tokens, units x width of a unit]
-
-        return hook
-
-    masks, handles = [], []
-    for index, layer in enumerate(only_stack(model)[1]):
-        units = ((parts.out, widths.heads[index] // widths.group), (parts.down, widths.ffn[index]))
-        for name, count in units:
-            mask = torch.ones(rows, count, device=device, requires_grad=True)
-            masks.append(mask)
-            handles.append(layer.get_submodule(name).register_forward_pre_hook(multiply(mask)))
+    widths, device = widths_of(model), next(model.parameters()).device
+    masks = [
+        torch.ones(rows, count, device=device, requires_grad=True)
+        for heads, neurons in zip(widths.heads, widths.ffn, strict=True)
+        for count in (heads // widths.group, neurons)
+    ]
+    handles = multiply_units(model, lambda layer, kind: masks[2 * layer + kind])
     try:
         yield masks
     finally:

@@ -179,3 +179,36 @@ def rearranged(gradients: torch.Tensor, scores: torch.Tensor, kept: Sequence[int
         gone[leaves] = False
         total = total - vectors[:, leaves]
     return (~gone).nonzero().flatten().tolist()
+
+
+def within_budget(
+    scores: torch.Tensor, costs: torch.Tensor, part: torch.Tensor, budget: float
+) -> torch.Tensor:
+    """Which units stay: the best of every part, then the best of all that the budget allows.
+
+    Args:
+        scores: the higher the better, [units].
+        costs: of each, [units].
+        part: the part that each belongs to, [units], ascending from 0.
+        budget: that the costs of what stays must not exceed.
+
+    Returns:
+        bool [units].
+    """
+    import torch
+
+    order = scores.argsort(descending=True, stable=True).tolist()
+    owners, prices = part.tolist(), costs.tolist()
+    kept, seen, spent = set(), set(), 0.0
+    for unit in order:
+        if owners[unit] not in seen:
+            seen.add(owners[unit])
+            kept.add(unit)
+            spent += prices[unit]
+    for unit in order:
+        if unit not in kept and spent + prices[unit] <= budget:
+            kept.add(unit)
+            spent += prices[unit]
+    mask = torch.zeros_like(part, dtype=torch.bool)
+    mask[sorted(kept)] = True
+    return mask

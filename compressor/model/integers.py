@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from compressor.checkpoint.header import TensorInfo, read_array
+from compressor.checkpoint.arrays import read_array
+from compressor.checkpoint.header import TensorInfo
 from compressor.checkpoint.shards import read_tensors
 from compressor.errors import InputError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint import shards
-from compressor.checkpoint.header import TensorInfo, header_bytes, read_stored, stored_chunks
+from compressor.checkpoint.header import TensorInfo, header_bytes
 from compressor.checkpoint.store import write_json
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
     """The values of a tensor in their own format, as a copy that may be changed."""
     import numpy as np
     import torch
+
+    from compressor.checkpoint.arrays import read_stored
 
     values = torch.from_numpy(np.array(read_stored(info)))
     return values.view(torch.bfloat16) if info.dtype == "BF16" else values
@@ -86,6 +88,8 @@ def rewrite(checkpoint: Checkpoint, to: Rewriting, folder: Path) -> None:
 
 
 def _pieces(info: TensorInfo, to: Rewriting) -> Iterator[Any]:
+    from compressor.checkpoint.arrays import stored_chunks
+
     if to.change is not None and info.name in to.changed:
         import torch
 

@@ -18,6 +18,7 @@ from compressor.methods.contract import Context
 from compressor.train.accelerator import as_saved, unprepare
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
+from compressor.train.finite import refuse_not_finite
 from compressor.train.judge import Judge
 from compressor.train.optimizer import build_optimizer, planned_learning_rate, warmup_steps
 from compressor.train.run import Metrics, Run, Trained
@@ -126,8 +127,10 @@ class _Loop:
                     self.save()
         spent = time.monotonic() - started
         metrics = self._finish()
+        facts = [m.on_kept() for m in self.modifiers if hasattr(m, "on_kept")]
         return Trained(
             metrics=metrics,
+            facts={name: value for found in facts for name, value in found.items()},
             metric=self.judge.metric,
             best_step=self.kept_step,
             steps=self.total,
@@ -177,7 +180,10 @@ class _Loop:
         def closure() -> float:
             parts.clear()
             parts.update(self._forward_backward(step))
-            self._check_finite(step, parts)
+            rate = self.optimizer.param_groups[0]["lr"]
+            # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
+            skips = self.accelerator.mixed_precision == "fp16"
+            refuse_not_finite(parts, step, rate, self.run.state.path, without_norm=skips)
             return parts["loss"]
 
         if stepper is None:
@@ -224,20 +230,6 @@ class _Loop:
         rows = self.plan[(place + process) % len(self.plan)]
         self.rows_seen += len(rows) * self.accelerator.num_processes
         return self.run.feed.batch(rows, self.accelerator.device, epoch, place + process)
-
-    def _check_finite(self, step: int, parts: dict[str, float]) -> None:
-        wrong = [name for name, value in parts.items() if not math.isfinite(value)]
-        # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
-        if self.accelerator.mixed_precision == "fp16":
-            wrong = [name for name in wrong if name != "gradient_norm"]
-        if wrong:
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise DivergedError(
-                f"training diverged at step {step}: {', '.join(wrong)} is not finite "
-                f"(learning rate {rate:.2e}); the last finite weights are in "
-                f"{self.run.state.path}",
-                hint="lower --lr, lengthen --warmup, or use --precision fp32",
-            )
 
     # Evaluation and the best weights ------------------------------------------------------
 

@@ -78,6 +78,7 @@ class Trained:
         history: entries with `step`, and `loss` and its parts, or metrics.
         examples_per_second: training rows a second, evaluation excluded.
         seconds: wall time of this call.
+        facts: what modifiers say about the result.
     """
 
     metrics: Metrics
@@ -87,3 +88,4 @@ class Trained:
     history: list[dict[str, float]]
     examples_per_second: float
     seconds: float
+    facts: dict[str, Any]

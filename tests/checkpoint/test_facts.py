@@ -112,7 +112,7 @@ def test_a_zero_point_stands_for_zero(tmp_path):
 
 
 def _array(info):
-    from compressor.checkpoint.header import read_array
+    from compressor.checkpoint.arrays import read_array
 
     return read_array(info)
 

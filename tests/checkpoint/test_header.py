@@ -14,7 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from checkpoint.folders import entry, tensors, write_raw
-from compressor.checkpoint.header import STORED_AS, read_array, read_chunks, read_header
+from compressor.checkpoint.arrays import read_array, read_chunks
+from compressor.checkpoint.header import STORED_AS, read_header
 from compressor.errors import InputError
 
 ONE = {"a": entry([2], 0, 8)}

@@ -13,16 +13,10 @@ from safetensors.numpy import save_file
 from checkpoint import folders
 from checkpoint.folders import entry, write_raw
 from compressor.checkpoint import packed
+from compressor.checkpoint.arrays import CHUNK, read_array, read_chunks, read_stored
 from compressor.checkpoint.facts import sizes, tensor_facts
 from compressor.checkpoint.folder import open_checkpoint
-from compressor.checkpoint.header import (
-    CHUNK,
-    STORED_AS,
-    read_array,
-    read_chunks,
-    read_header,
-    read_stored,
-)
+from compressor.checkpoint.header import STORED_AS, read_header
 from compressor.checkpoint.packed import pack, unpacked
 from compressor.checkpoint.shards import INDEX, SINGLE, packed_name
 from compressor.errors import InputError

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from compressor.checkpoint.header import CHUNK, read_header
+from compressor.checkpoint.arrays import CHUNK
+from compressor.checkpoint.header import read_header
 from compressor.checkpoint.values import not_finite, refuse_not_finite, unpack
 from compressor.errors import InputError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from compressor.checkpoint.arrays import read_stored
 from compressor.checkpoint.folder import open_checkpoint
-from compressor.checkpoint.header import read_stored
 from compressor.cli import run
 
 

@@ -15,6 +15,7 @@ from compressor.methods.units import (
     rearranged,
     split_budget,
     split_evenly,
+    within_budget,
 )
 
 
@@ -130,3 +131,13 @@ def test_rearrangement_keeps_the_number_and_what_is_best_already():
     importance = vectors.square().sum(0)
     assert rearranged(vectors, importance, [2, 3]) == [2, 3]
     assert rearranged(vectors, importance, [0, 1, 2, 3]) == [0, 1, 2, 3]
+
+
+def test_units_are_chosen_by_score_within_the_budget():
+    scores = torch.tensor([0.9, 0.1, 0.8, 0.3, 0.2, 0.7])
+    costs = torch.tensor([4.0, 4.0, 1.0, 1.0, 4.0, 1.0])
+    part = torch.tensor([0, 0, 1, 1, 2, 3])
+    # Units 0, 2, 4, 5 are the best of their parts; of the others only 3 fits into what is left.
+    assert within_budget(scores, costs, part, 11.0).nonzero().flatten().tolist() == [
+        0, 2, 3, 4, 5,
+    ]  # fmt: skip

@@ -1,0 +1,286 @@
+"""Heads and neurons pruned by gates that are trained together with the weights.
+
+M. Xia, Z. Zhong, D. Chen: Structured Pruning Learns Compact and Accurate Models, ACL 2022, arXiv
+2204.00408. A gate z of the hard-concrete distribution multiplies what every head and every neuron
+hands on, and another the whole attention or feed-forward part of its layer:
+
+    MHA(x) = z_MHA sum over h of z_h head_h(x)          FFN(x) = z_FFN gelu(x U) diag(z) D
+
+The expected share of the layers' multiply-accumulates that is pruned, S, is driven to the target T
+by a penalty whose multipliers are moved by gradient ascent, while T rises linearly from 0:
+
+    S = 1 - sum of cost P(z_unit > 0) P(z_part > 0) / sum of cost
+    l1 (S - T) + l2 (S - T)^2
+
+When the gates close, units are kept in the order of P(z_unit > 0) P(z_part > 0) as long as the
+budget lasts; gates are multiplied into the weights, the others' outputs become zero and stay zero
+for the rest of the training, and at the end they are physically removed. For the paper's layer
+distillation add `--teacher T --objective matched_layers --objective soft_labels`.
+
+Different: the budget counts multiply-accumulates as `fisher` does, and is met exactly, where the
+paper counts parameters and meets the target in expectation; every layer keeps one head and one
+neuron; one run prunes and fine-tunes. Left out: gates of the hidden dimensions, which would change
+the shape of everything outside the layers too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor.checkpoint.families import base_family
+from compressor.checkpoint.pruned import parts_of
+from compressor.errors import InputError, UsageError
+from compressor.methods.contract import Context, option
+from compressor.methods.hard_concrete import open_probability, sample, typical
+from compressor.methods.unit_masks import HEADS, NEURONS, multiply_units, output_maps
+from compressor.methods.units import head_macs, neuron_macs, within_budget
+from compressor.model.pruned import remove_units, widths_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+VERBS = ("prune",)
+LOWEST, HIGHEST = math.log(0.01), math.log(100)  # of log alpha, as in the authors' code
+
+
+@dataclass(frozen=True)
+class Options:
+    """The budget, and when the gates are trained."""
+
+    mac_ratio: float = option(
+        0.4,
+        "share of the layers' multiply-accumulates to keep; embeddings, pooler and head are not "
+        "counted",
+        low=0.0,
+        high=1.0,
+        source="60 % sparsity in the paper",
+    )
+    sequence_length: int = option(32, "tokens of the sequence that is counted", low=1)
+    gates_start: float = option(
+        0.05, "where the gates begin to move, as a share of the training steps", low=0.0, high=1.0
+    )
+    gates_ramp: float = option(
+        0.3, "where the target reaches the budget, as such a share", low=0.0, high=1.0
+    )
+    gates_end: float = option(
+        0.6, "where they close; the rest trains what is left", low=0.0, high=1.0
+    )
+    gates_lr: float = option(
+        0.05,
+        "learning rate of the gates and of the penalty's multipliers; the paper has 0.01 for runs "
+        "of many thousands of steps",
+        low=0.0,
+    )
+
+
+class Modifier:
+    """Trains the gates, closes them, and removes what they closed."""
+
+    def __init__(self, options: Options, context: Context) -> None:
+        import torch
+
+        if not options.gates_start <= options.gates_ramp <= options.gates_end:
+            raise UsageError(
+                f"--gates-start {options.gates_start:g}, --gates-ramp {options.gates_ramp:g} and "
+                f"--gates-end {options.gates_end:g} are not in this order"
+            )
+        self.options = options
+        self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
+        self.widths = widths_of(self.model)
+        self.start, self.ramp, self.end = (
+            int(share * context.total_steps)
+            for share in (options.gates_start, options.gates_ramp, options.gates_end)
+        )
+        device = next(self.model.parameters()).device
+        maps = len(parts_of(base_family(self.model.config.model_type)).ups) + 1
+        length = options.sequence_length
+        costs = (head_macs(length, self.widths), neuron_macs(length, self.widths.hidden, maps))
+        # One long vector for the units of every layer's heads, neurons, then the next layer's ...
+        self.sizes = [
+            count
+            for heads, neurons in zip(self.widths.heads, self.widths.ffn, strict=True)
+            for count in (heads // self.widths.group, neurons)
+        ]
+        sizes = torch.tensor(self.sizes, device=device)
+        self.part = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+        self.costs = torch.tensor(costs, device=device, dtype=torch.float64)[self.part % 2]
+        self.budget = int(options.mac_ratio * float(self.costs.sum()))
+        self._refuse_impossible(costs)
+        units = torch.full((len(self.part),), HIGHEST, device=device, requires_grad=True)
+        parts = torch.full((len(sizes),), HIGHEST, device=device, requires_grad=True)
+        multipliers = torch.zeros(2, device=device, requires_grad=True)
+        self.trained = {"units": units, "parts": parts, "multipliers": multipliers}
+        self.optimizer = torch.optim.Adam(
+            [{"params": [units, parts]}, {"params": [multipliers], "maximize": True}],
+            lr=options.gates_lr,
+        )
+        self.kept: torch.Tensor | None = None  # which units stay, once that is decided
+        self.active = False
+        self.gates: torch.Tensor | None = None
+        self.handles = [
+            self.model.register_forward_pre_hook(self._draw),
+            *multiply_units(self.model, self._factors),
+        ]
+
+    def _refuse_impossible(self, costs: tuple[int, int]) -> None:
+        least = len(self.widths.heads) * sum(costs)
+        if self.budget < least:
+            total = int(self.costs.sum())
+            raise UsageError(
+                f"--mac-ratio {self.options.mac_ratio:g} is {self.budget:,} multiply-accumulates; "
+                f"the smallest result that this model allows has {least:,}",
+                hint=f"--mac-ratio {-(-1000 * least // total) / 1000:g} or more",
+                where="--mac-ratio",
+            )
+
+    # Gates in the forward pass -----------------------------------------------------------
+
+    def _draw(self, model: nn.Module, _: tuple[Any, ...]) -> None:
+        """The gates of one forward pass, [units]."""
+        import torch
+
+        if not self.active:
+            self.gates = None
+            return
+        kind = self.trained["units"].device.type
+        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+            raise InputError(
+                "cofi trains its gates by gradients that fp16 scales without telling them",
+                hint="--precision bf16 or fp32",
+            )
+        draw = sample if model.training else typical
+        self.gates = draw(self.trained["units"]) * draw(self.trained["parts"])[self.part]
+
+    def _factors(self, layer: int, kind: int) -> torch.Tensor | None:
+        if self.gates is None:
+            return None
+        return self.gates.split(self.sizes)[2 * layer + kind][None]
+
+    # The schedule ------------------------------------------------------------------------
+
+    def before_step(self, step: int) -> None:
+        """Open the gates to training, or close them for good."""
+        if self.kept is None and step >= self.end:
+            self._close()
+        self.active = self.kept is None and step >= self.start
+        self.optimizer.zero_grad()
+
+    def after_step(self, step: int) -> None:
+        """Move gates and multipliers, or put back the zeros that the optimizer moved."""
+        import torch
+
+        if self.kept is not None:
+            self._hold()
+        elif self.active:
+            self.penalty(step).backward()
+            parameters = self.trained.values()
+            if torch.distributed.is_initialized():
+                for parameter in parameters:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= torch.distributed.get_world_size()
+            self.optimizer.step()
+            with torch.no_grad():
+                for name in ("units", "parts"):
+                    self.trained[name].clamp_(LOWEST, HIGHEST)
+
+    def target(self, step: int) -> float:
+        """T: the share of multiply-accumulates that is to be pruned in expectation."""
+        risen = (step - self.start + 1) / max(1, self.ramp - self.start)
+        return min(1.0, risen) * (1 - self.options.mac_ratio)
+
+    def pruned_share(self) -> torch.Tensor:
+        """S: the share that is pruned in expectation."""
+        return 1 - (self._open().double() * self.costs).sum() / self.costs.sum()
+
+    def _open(self) -> torch.Tensor:
+        """P(z_unit > 0) P(z_part > 0), [units]."""
+        parts = open_probability(self.trained["parts"])[self.part]
+        return open_probability(self.trained["units"]) * parts
+
+    def penalty(self, step: int) -> torch.Tensor:
+        """l1 (S - T) + l2 (S - T)^2."""
+        gap = self.pruned_share() - self.target(step)
+        first, second = self.trained["multipliers"]
+        return first * gap + second * gap.square()
+
+    # Closing -----------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Decide which units stay, and multiply their gates into the weights."""
+        import torch
+
+        with torch.no_grad():
+            self.kept = within_budget(self._open(), self.costs, self.part, self.budget)
+            units, parts = self.trained["units"], self.trained["parts"]
+            self._scale(typical(units) * typical(parts)[self.part])
+            self._hold()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self.active, self.gates = False, None
+        for handle in self.handles:
+            handle.remove()
+
+    def _hold(self) -> None:
+        self._scale(self.kept.float())
+
+    def _scale(self, factors: torch.Tensor) -> None:
+        """Multiply every unit's columns of its output map."""
+        import torch
+
+        by_part = factors.split(self.sizes)
+        with torch.no_grad():
+            for layer, maps in enumerate(output_maps(self.model)):
+                for kind, module in enumerate(maps):
+                    found = by_part[2 * layer + kind]
+                    width = module.weight.shape[1] // len(found)
+                    module.weight.mul_(found.repeat_interleave(width).to(module.weight))
+
+    def settled(self, step: int) -> bool:
+        """Whether the weights after `step` keep the budget."""
+        return step >= self.end
+
+    def on_finish(self) -> None:
+        """Close the gates where they were to be trained to the last step."""
+        if self.kept is None:
+            self._close()
+
+    def on_kept(self) -> dict[str, Any]:
+        """Remove what was closed; the answers stay the same."""
+        kept = [part.nonzero().flatten().tolist() for part in self.kept.split(self.sizes)]
+        remove_units(self.model, kept[HEADS::2], kept[NEURONS::2])
+        after = widths_of(self.model)
+        return {
+            "heads_per_layer": list(after.heads),
+            "ffn_per_layer": list(after.ffn),
+            "macs_before": int(self.costs.sum()),
+            "macs_after": int(self.costs[self.kept].sum()),
+        }
+
+    # Going on ----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Gates, multipliers, their optimizer's moments, and what stays once it is decided."""
+        state = {name: value.detach() for name, value in self.trained.items()}
+        for name, parameter in self.trained.items():
+            moments = self.optimizer.state.get(parameter, {})
+            state |= {f"{name}.{key}": value for key, value in moments.items()}
+        return state if self.kept is None else {**state, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_dict` returned."""
+        import torch
+
+        for name, parameter in self.trained.items():
+            with torch.no_grad():
+                parameter.copy_(state[name])
+            prefix = f"{name}."
+            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            if moments:
+                self.optimizer.state[parameter] = moments
+        if "kept" in state:
+            self.kept = state["kept"].to(self.part.device)
+            self._let_go()
