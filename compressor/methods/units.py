@@ -42,10 +42,10 @@ def in_blocks(scores: Scores, size: int) -> list[torch.Tensor]:
     return [layer[: len(layer) // size * size].view(-1, size).sum(1) for layer in ordered]
 
 
-def by_rank(scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
-    """All units, the best of every layer first and then the others from the best down.
+def by_rank(scores: Scores, least: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """All units, the `least` best of every layer first and then the others from the best down.
 
-    The first k of them are the k units with the largest sum that leave no layer empty.
+    The first k of them are the k units with the largest sum that leave every layer so many.
 
     Returns:
         the layer of each unit and its score, [units] both.
@@ -56,15 +56,20 @@ def by_rank(scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
     layers = torch.arange(len(scores)).repeat_interleave(sizes)
     values = torch.cat(list(scores)).double().cpu()
     order = values.argsort(descending=True, stable=True)
-    first = [int(order[layers[order] == number][0]) for number in range(len(scores))]
     chosen = torch.zeros(len(values), dtype=torch.bool)
-    chosen[first] = True
+    for number in range(len(scores)):
+        chosen[order[layers[order] == number][:least]] = True
     order = torch.cat([order[chosen[order]], order[~chosen[order]]])
     return layers[order], values[order]
 
 
 def split_budget(
-    heads: Scores, neurons: Scores, budget: int, head: int, neuron: int
+    heads: Scores,
+    neurons: Scores,
+    budget: float,
+    head: float,
+    neuron: float,
+    least: tuple[int, int] = (1, 1),
 ) -> tuple[int, int] | None:
     """How many heads k and neurons n the budget is best spent on, over all layers.
 
@@ -74,19 +79,23 @@ def split_budget(
     Args:
         heads: scores of the heads.
         neurons: scores of the neurons, or of blocks of them.
-        budget: multiply-accumulates.
+        budget: multiply-accumulates, or milliseconds.
         head: cost of a head.
         neuron: cost of a neuron or block.
+        least: heads, and neurons or blocks, that every layer keeps.
 
     Returns:
-        (k, n), at least one of each per layer and within the budget; None if it is too small.
+        (k, n), within the budget; None if it is too small.
     """
-    head_sums = by_rank(heads)[1].cumsum(0)
-    neuron_sums = by_rank(neurons)[1].cumsum(0)
-    fewest, best, found = len(heads), float("-inf"), None
-    for k in range(fewest, len(head_sums) + 1):
-        n = min((budget - k * head) // neuron, len(neuron_sums))
-        if n < fewest:
+    head_sums = by_rank(heads, least[0])[1].cumsum(0)
+    neuron_sums = by_rank(neurons, least[1])[1].cumsum(0)
+    fewest_heads = sum(min(least[0], len(layer)) for layer in heads)
+    fewest_neurons = sum(min(least[1], len(layer)) for layer in neurons)
+    best, found = float("-inf"), None
+    for k in range(fewest_heads, len(head_sums) + 1):
+        left = budget - k * head
+        n = min(int(left // neuron), len(neuron_sums)) if neuron else len(neuron_sums)
+        if left < 0 or n < fewest_neurons:
             break  # more heads leave fewer neurons still
         value = float(head_sums[k - 1] + neuron_sums[n - 1])
         if value > best:
@@ -97,20 +106,22 @@ def split_budget(
 def split_evenly(
     heads: Scores,
     neurons: Scores,
-    budget: int,
-    head: int,
-    neuron: int,
+    budget: float,
+    head: float,
+    neuron: float,
     allowed: Sequence[int],
+    least: int = 1,
 ) -> tuple[int, int] | None:
     """As `split_budget` with the same numbers in every layer.
 
     Args:
         heads: scores of the heads.
         neurons: scores of the neurons, or of blocks of them.
-        budget: multiply-accumulates of all layers.
+        budget: multiply-accumulates, or milliseconds, of all layers.
         head: cost of a head.
         neuron: cost of a neuron or block.
         allowed: the numbers of heads that a layer may have.
+        least: neurons or blocks that every layer keeps.
 
     Returns:
         (k, n) of one layer; None if the budget is too small.
@@ -120,8 +131,9 @@ def split_evenly(
     neuron_sums = sum(_sorted_sums(layer)[:widest] for layer in neurons)
     best, found = float("-inf"), None
     for k in allowed:
-        n = min((budget // depth - k * head) // neuron, widest)
-        if n < 1:
+        left = budget / depth - k * head
+        n = min(int(left // neuron), widest) if neuron else widest
+        if left < 0 or n < min(least, widest):
             continue
         value = float(head_sums[k - 1] + neuron_sums[n - 1])
         if value > best:
@@ -133,7 +145,9 @@ def _sorted_sums(layer: torch.Tensor) -> torch.Tensor:
     return layer.sort(descending=True).values.double().cpu().cumsum(0)
 
 
-def choose(scores: Scores, count: int, *, block: int = 1, evenly: bool = False) -> list[list[int]]:
+def choose(
+    scores: Scores, count: int, *, block: int = 1, evenly: bool = False, least: int = 1
+) -> list[list[int]]:
     """The units that stay, by layer and ascending.
 
     Args:
@@ -141,11 +155,12 @@ def choose(scores: Scores, count: int, *, block: int = 1, evenly: bool = False) 
         count: how many blocks stay, over all layers or, with `evenly`, in each.
         block: units that are kept or removed together, of each layer's ranking.
         evenly: the same number in every layer.
+        least: blocks that every layer keeps.
     """
     if evenly:
         counts = [count] * len(scores)
     else:
-        layers = by_rank(in_blocks(scores, block))[0][:count]
+        layers = by_rank(in_blocks(scores, block), least)[0][:count]
         counts = layers.bincount(minlength=len(scores)).tolist()
     return [
         sorted(layer.argsort(descending=True, stable=True)[: number * block].tolist())

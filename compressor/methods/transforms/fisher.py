@@ -14,9 +14,11 @@ the output maps are repaired by least squares. The units are physically removed 
 folded into the weights, where the authors' code leaves masks.
 
 Kept: labels, no dropout, mini-batches of 32 rows, and per layer one unit of each kind at least.
+With `latency_ratio` the costs of a head and a neuron are milliseconds, measured in PyTorch with
+copies of the model at the rows' mean length, and every layer keeps the units that come for free.
+
 Different: rescaling follows the full model, where the authors' code follows the model at the
-square root of the ratio; rearrangement is off, for it can hurt. Left out: the search by a table
-of latencies.
+square root of the ratio; rearrangement is off, for it can hurt; layers are never dropped whole.
 
 Other scores, at the numbers of heads and neurons that the Fisher search finds:
 
@@ -31,24 +33,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint.families import base_family
 from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
-from compressor.methods.unit_gradients import Gradients, first_rows, mask_gradients, mean_length
-from compressor.methods.unit_scales import repair
-from compressor.methods.units import (
-    choose,
-    head_macs,
-    in_blocks,
-    neuron_macs,
-    rearranged,
-    split_budget,
-    split_evenly,
+from compressor.methods.unit_budget import (
+    Costs,
+    Shape,
+    counted_costs,
+    found_counts,
+    least_blocks,
+    timed_costs,
 )
+from compressor.methods.unit_gradients import Gradients, first_rows, mask_gradients, mean_length
+from compressor.methods.unit_latency import share_weights, times_of
+from compressor.methods.unit_scales import repair
+from compressor.methods.units import choose, rearranged
 from compressor.model.layers import only_stack
 from compressor.model.pruned import remove_units, widths_of
 
@@ -56,7 +59,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from compressor.checkpoint.pruned import Widths
     from compressor.model.load import Loaded
 
 VERBS = ("prune",)
@@ -74,6 +76,14 @@ class Options:
         low=0.0,
         high=1.0,
     )
+    latency_ratio: float = option(
+        0.0,
+        "share of the measured latency of the whole model to keep, in place of --mac-ratio; 0 for "
+        "no such budget",
+        low=0.0,
+        high=1.0,
+    )
+    latency_batch: int = option(1, "sequences of a measured call", low=1)
     samples: int = option(2048, "number of rows to score and repair on", low=1, source="the paper")
     sequence_length: int = option(
         0, "tokens of the sequence that is counted; 0 for the rows' mean", low=0
@@ -97,86 +107,6 @@ class Options:
         "the same widths in every layer, so that the result opens without compressor; heads stay "
         "whole unless the family's config has head_dim",
     )
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Multiply-accumulates of one sequence.
-
-    Attributes:
-        head: of one head, or group of heads.
-        neuron: of one neuron.
-    """
-
-    head: int
-    neuron: int
-
-    def total(self, widths: Widths) -> int:
-        """Of all layers."""
-        return sum(widths.heads) // widths.group * self.head + sum(widths.ffn) * self.neuron
-
-
-def allowed_heads(model: PreTrainedModel, widths: Widths) -> list[int]:
-    """The numbers of heads, or groups of heads, that all layers can have under a plain config.
-
-    Raises:
-        InputError: the layers differ already and the family's config cannot say how wide a head is.
-    """
-    family = base_family(model.config.model_type)
-    full = widths.hidden // widths.head_width
-    if parts_of(family).sets_head_width:
-        most = min(widths.heads) // widths.group
-        return [k for k in range(1, most + 1) if widths.hidden % (k * widths.group) == 0]
-    if set(widths.heads) != {full}:
-        raise InputError(
-            f"layers of this {family} model have {', '.join(map(str, widths.heads))} heads, and "
-            f"a plain {family} config can only say {full}",
-            hint="leave --uniform out, or start from the checkpoint before heads were removed",
-        )
-    return [full]
-
-
-def found_counts(
-    model: PreTrainedModel,
-    heads: list[torch.Tensor],
-    neurons: list[torch.Tensor],
-    costs: Costs,
-    options: Options,
-) -> tuple[int, int]:
-    """How many heads and blocks of neurons stay: over all layers, or with `uniform` in each.
-
-    Args:
-        model: before anything is removed.
-        heads: Fisher importance of the heads, by layer.
-        neurons: the same of the neurons.
-        costs: of one unit of either kind.
-        options: the budget and the shape of the result.
-
-    Raises:
-        UsageError: no layer could keep a head and a block of neurons.
-    """
-    widths, block = widths_of(model), options.round_ffn
-    if block > min(widths.ffn):
-        raise UsageError(
-            f"--round-ffn {block}: a layer has only {min(widths.ffn)} neurons", where="--round-ffn"
-        )
-    total = costs.total(widths)
-    spend = (in_blocks(neurons, block), int(options.mac_ratio * total), costs.head)
-    if options.uniform:
-        allowed = allowed_heads(model, widths)
-        found = split_evenly(heads, *spend, block * costs.neuron, allowed)
-        least = len(heads) * (min(allowed) * costs.head + block * costs.neuron)
-    else:
-        found = split_budget(heads, *spend, block * costs.neuron)
-        least = len(heads) * (costs.head + block * costs.neuron)
-    if found is None:
-        raise UsageError(
-            f"--mac-ratio {options.mac_ratio:g} is {spend[1]:,} multiply-accumulates; the smallest "
-            f"result that this model allows has {least:,}",
-            hint=f"--mac-ratio {-(-1000 * least // total) / 1000:g} or more",
-            where="--mac-ratio",
-        )
-    return found
 
 
 def unit_norms(model: PreTrainedModel) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -245,36 +175,63 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         )
     if options.random_seed and options.importance != "random":
         raise UsageError("--random-seed needs --importance random", where="--random-seed")
+    if options.latency_ratio and options.mac_ratio != Options().mac_ratio:
+        raise UsageError("--mac-ratio and --latency-ratio are two budgets; give one of them")
+    if options.latency_batch != 1 and not options.latency_ratio:
+        raise UsageError("--latency-batch needs --latency-ratio", where="--latency-batch")
     sample = first_rows(batches, options.samples)
     length = options.sequence_length or round(mean_length(sample))
-    maps = len(parts_of(base_family(model.config.model_type)).ups) + 1
-    costs = Costs(head_macs(length, before), neuron_macs(length, before.hidden, maps))
+    macs = counted_costs(model, length)
+    costs, shape = macs, Shape(options.mac_ratio, options.round_ffn, options.uniform)
+    if options.latency_ratio:
+        costs = timed_costs(model, options.latency_batch, length)
+        shape = replace(shape, ratio=options.latency_ratio)
     kinds = mask_gradients(model, loaded.task, sample, MINI_BATCH)
-    counts = found_counts(model, fisher(kinds[0]), fisher(kinds[1]), costs, options)
-    scores = unit_scores(model, kinds, options)
-    kept = [
-        choose(score, count, block=block, evenly=options.uniform)
-        for score, count, block in zip(scores, counts, (1, options.round_ffn), strict=True)
-    ]
-    if options.rearrange:
-        kept = [
-            [rearranged(*each) for each in zip(kind.batches, score, units, strict=True)]
-            for kind, score, units in zip(kinds, scores, kept, strict=True)
-        ]
+    counts = found_counts(model, fisher(kinds[0]), fisher(kinds[1]), costs, shape)
+    kept = chosen_units(model, kinds, counts, costs, options)
     stack = only_stack(model)[1]
     parameters = sum(p.numel() for p in stack.parameters())
+    uncut = share_weights(model)
     full = None if options.repair == "none" else copy.deepcopy(stack)
     remove_units(model, *kept)
     tuned = repair(model, full, sample, options.repair) if full is not None else []
     after = widths_of(model)
-    return {
+    facts = {
         "heads_per_layer": list(after.heads),
         "ffn_per_layer": list(after.ffn),
         "repaired": tuned,
         "sequence_length": length,
-        "macs_before": costs.total(before),
-        "macs_after": costs.total(after),
+        "macs_before": macs.total(before),
+        "macs_after": macs.total(after),
         "encoder_parameters_before": parameters,
         "encoder_parameters_after": sum(p.numel() for p in stack.parameters()),
         "calibration_rows": sum(len(batch["input_ids"]) for batch in sample),
     }
+    if options.latency_ratio:
+        models = {"latency_before_ms": uncut, "latency_after_ms": model}
+        facts |= times_of(models, options.latency_batch, length)
+        facts["latency_expected_ms"] = costs.total(after)
+    return facts
+
+
+def chosen_units(
+    model: PreTrainedModel,
+    kinds: tuple[Gradients, Gradients],
+    counts: tuple[int, int],
+    costs: Costs,
+    options: Options,
+) -> list[list[list[int]]]:
+    """The heads, and the neurons, that stay in every layer."""
+    blocks = (1, options.round_ffn)
+    least = costs.least[0], least_blocks(costs, options.round_ffn)
+    scores = unit_scores(model, kinds, options)
+    kept = [
+        choose(score, count, block=block, evenly=options.uniform, least=fewest)
+        for score, count, block, fewest in zip(scores, counts, blocks, least, strict=True)
+    ]
+    if not options.rearrange:
+        return kept
+    return [
+        [rearranged(*each) for each in zip(kind.batches, score, units, strict=True)]
+        for kind, score, units in zip(kinds, scores, kept, strict=True)
+    ]

@@ -257,3 +257,26 @@ def test_a_family_that_is_not_known_is_refused_on_the_command_line(here, capsys)
     tiny.checkpoint(here / "other", "gpt2")
     assert run("prune other --method fisher --data data -o out".split()) == 3
     assert "gpt2" in capsys.readouterr().err
+
+
+def test_a_budget_of_time_is_measured_and_reported(here):
+    words = "prune teacher --method fisher --latency-ratio 0.9 --data data -o faster"
+    assert run([*words.split(), "--sequence-length", "64", "--latency-batch", "16"]) == 0
+    found = last_metrics(here / "faster")
+    assert found["macs_after"] < found["macs_before"]
+    times = [found[f"latency_{name}_ms"] for name in ("before", "expected", "after")]
+    assert min(times) > 0
+    assert times[1] < times[0] * 1.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--latency-ratio 0.5 --mac-ratio 0.4", "two budgets"),
+        ("--latency-batch 4", "--latency-batch needs --latency-ratio"),
+    ],
+)
+def test_a_budget_that_contradicts_itself(flags, words, here, capsys):
+    command = f"prune teacher --method fisher {flags} --data data -o faster"
+    assert run(command.split()) == 2
+    assert words in capsys.readouterr().err
