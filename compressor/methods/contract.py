@@ -19,7 +19,8 @@ that it serves, and a property `masking` of its options, how text is masked in t
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
-iterate over them gives batches) and may give `loaded` another tokenizer; or \
+iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \
+in `_ms` are times of this run and no part of the lineage; or \
 `rewrite(checkpoint, options) -> Rewriting` where values and names are enough, so that a \
 checkpoint of any size passes (None leaves it to `apply`) |
 | generator | `generate(loaded, rows, options, work) -> iterator of Example`: new rows, from the \

@@ -11,6 +11,7 @@ import transformers
 import tiny
 from compressor.cli import run
 from compressor.errors import InputError, UsageError
+from compressor.methods import unit_budget
 from compressor.methods.transforms.fisher import (
     Options,
     apply,
@@ -20,6 +21,7 @@ from compressor.methods.transforms.fisher import (
     unit_scores,
 )
 from compressor.methods.unit_gradients import Gradients
+from compressor.methods.unit_latency import UnitLatency
 from compressor.methods.units import head_macs, neuron_macs
 from compressor.model.layers import only_stack
 from compressor.model.pruned import remove_units, widths_of
@@ -259,14 +261,17 @@ def test_a_family_that_is_not_known_is_refused_on_the_command_line(here, capsys)
     assert "gpt2" in capsys.readouterr().err
 
 
-def test_a_budget_of_time_is_measured_and_reported(here):
+def test_a_budget_of_time_is_kept_and_reported(here, monkeypatch):
+    known = UnitLatency(full=10.0, head=0.1, neuron=0.01, free=(1, 2))
+    monkeypatch.setattr(unit_budget, "measured", lambda *_: known)
     words = "prune teacher --method fisher --latency-ratio 0.9 --data data -o faster"
     assert run([*words.split(), "--sequence-length", "64", "--latency-batch", "16"]) == 0
     found = last_metrics(here / "faster")
     assert found["macs_after"] < found["macs_before"]
-    times = [found[f"latency_{name}_ms"] for name in ("before", "expected", "after")]
-    assert min(times) > 0
-    assert times[1] < times[0] * 1.5
+    assert not [name for name in found if name.endswith("_ms")]  # the same bytes every time
+    facts = json.loads((here / "faster/run.json").read_text())
+    assert min(facts[f"latency_{name}_ms"] for name in ("before", "after")) > 0
+    assert 8.98 < facts["latency_expected_ms"] <= 9.0
 
 
 @pytest.mark.parametrize(
