@@ -4,16 +4,18 @@ S. Han, J. Pool, J. Tran, W. Dally: Learning both Weights and Connections, 2015,
 without the retraining. The score of a weight is |w|; what is pruned are the linear maps inside
 the transformer layers, as in the BERT-pruning literature; embeddings, biases, norms, pooler and
 head stay. With `pattern` N:M (2:4), the N largest of every M consecutive inputs of a row live
-(A. Mishra et al., 2021, arXiv 2104.08378).
+(A. Mishra et al., 2021, arXiv 2104.08378). Random weights can go instead, to compare with.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint.families import FAMILIES, base_family, is_linear
+from compressor.errors import UsageError
 from compressor.methods.contract import option
 from compressor.model.layers import without
 from compressor.model.masks import Pattern, n_of_m, parse_pattern, refuse_ragged
@@ -43,6 +45,17 @@ class Options:
         "unstructured", "unstructured, or N:M such as 2:4 (then N/M sets the sparsity)"
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
+    importance: str = option("magnitude", "which weights go first", choices=("magnitude", "random"))
+    random_seed: int = option(0, "which draw, with --importance random", low=0)
+
+    def __post_init__(self) -> None:
+        if self.importance != "random" and self.random_seed:
+            raise UsageError("--random-seed needs --importance random", where="--random-seed")
+        if self.importance == "random" and self.scope == "global":
+            raise UsageError(
+                "--importance random draws in each matrix, so --scope global would do nothing",
+                where="--scope",
+            )
 
 
 def bits_of(weight: torch.Tensor) -> torch.Tensor:
@@ -100,6 +113,14 @@ def _place(counts: torch.Tensor, number: int) -> tuple[int, int]:
     return place, number - int(ends[place] - counts[place])
 
 
+def drawn(name: str, weight: torch.Tensor, seed: int) -> torch.Tensor:
+    """A random number for each weight, which depends on the tensor's name and the seed alone."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+    return torch.rand(weight.shape, generator=generator)
+
+
 def mask_of(
     weight: torch.Tensor, sparsity: float, pattern: Pattern | None, *, transposed: bool
 ) -> torch.Tensor:
@@ -147,10 +168,12 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting:
 
     def change(name: str, weight: torch.Tensor) -> torch.Tensor:
         if name in pruned:
+            random = options.importance == "random"
+            scores = drawn(name, weight, options.random_seed) if random else weight
             if cut is None:
-                mask = mask_of(weight, options.sparsity, pattern, transposed=transposed)
+                mask = mask_of(scores, options.sparsity, pattern, transposed=transposed)
             else:
-                mask = cut.mask(weight)
+                mask = cut.mask(scores)
             weight = weight.masked_fill(~mask, 0.0)
         zeros[name] = int((weight == 0).sum())
         return weight

@@ -137,3 +137,27 @@ def test_inputs_that_a_pattern_does_not_divide_are_refused_by_name_before_any_ch
 def test_patterns_that_make_no_sense(pattern):
     with pytest.raises(UsageError, match="pattern"):
         parse_pattern(pattern)
+
+
+def test_random_weights_go_by_name_and_seed(tmp_path):
+    zeros = {}
+    for number, options in enumerate(({}, {}, {"random_seed": 1})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        model = pruned(tiny.model(), folder, sparsity=0.6, importance="random", **options)
+        matrices = encoder_linears(model)
+        zeros[number] = {name: module.weight == 0 for name, module in matrices.items()}
+        for module in matrices.values():
+            assert int((module.weight == 0).sum()) == int(0.6 * module.weight.numel())
+    equal = [all(torch.equal(zeros[0][n], zeros[other][n]) for n in zeros[0]) for other in (1, 2)]
+    assert equal == [True, False]
+    first, second = list(zeros[0].values())[:2]
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "options", [{"random_seed": 1}, {"importance": "random", "scope": "global"}]
+)
+def test_random_options_that_would_do_nothing(options):
+    with pytest.raises(UsageError):
+        magnitude.Options(**options)

@@ -1,0 +1,149 @@
+"""Pruning methods side by side, over several seeds, from fine-tuned MiniLM teachers.
+
+    python tests/benchmarks/pruning.py zeros DATA --epochs 6 --seeds 3 -o FOLDER
+    python tests/benchmarks/pruning.py layers DATA --epochs 3 --seeds 3 -o FOLDER
+    python tests/benchmarks/pruning.py units DATA --seeds 3 -o FOLDER
+
+`zeros`: 70, 80 and 90 % of the encoder's weights, at once without training, at once with training
+afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
+`layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
+`units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
+
+DATA, the rows that are held out and the teachers are those of `distillation_ablation.py`, which
+may share FOLDER. With --choose the scored rows are the held-out training rows: options are chosen
+there. Last weights are scored. Prints the mean of each way with a 95 % interval over seeds
+(Student's t), and its mean difference to the teacher, paired by seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from distillation_ablation import accuracy, compressor, interval, train_teacher, write_data
+
+SPARSITIES = (0.7, 0.8, 0.9)
+AT_ONCE = {
+    "random": "--method magnitude --importance random",
+    "magnitude": "--method magnitude",
+    "magnitude, global": "--method magnitude --scope global",
+    "wanda": "--method wanda",
+    "sparsegpt": "--method sparsegpt",
+}
+# GMP*'s learning: the teacher's softened answers and a rate that starts anew.
+TAUGHT = "--temperature 5.5 --hard-weight 0"
+LOCKED = (
+    f"distill {{teacher}} --student {{last}} --with lock_sparsity --method soft_labels {TAUGHT}"
+)
+GRADUAL = (
+    "prune {teacher} --method gmp --prune-start 0.1 --prune-end 0.7 --prunes-per-epoch 10 "
+    f"--teacher {{teacher}} --objective soft_labels {TAUGHT} --warmup 0 --final-lr 0.01"
+)
+STRATEGIES = ("top", "bottom", "alternate-even", "symmetric", "contribution")
+UNITS = ("fisher", "michel", "magnitude", "random")
+
+Ways = dict[str, list[str]]
+
+
+def zeros(train: str, epochs: float) -> Ways:
+    """Commands of every way and sparsity; those that train take `train`."""
+    ways: Ways = {}
+    for sparsity in SPARSITIES:
+        share, shown = f" --sparsity {sparsity}", f"{sparsity:.0%}"
+        once = {name: f"prune {{teacher}} {flags}{share}" for name, flags in AT_ONCE.items()}
+        ways |= {f"{shown} {name}": [command] for name, command in once.items()}
+        for name in ("random", "magnitude"):
+            ways[f"{shown} {name}, trained"] = [once[name], f"{LOCKED} {train}"]
+        first = f" --initial-sparsity {max(0.5, sparsity - 0.2):.1f}"
+        cycle = f" --cycle-epochs {epochs / 5:g} "
+        ways[f"{shown} GMP*"] = [GRADUAL + share + first + cycle + train]
+    return ways
+
+
+def layers(train: str, epochs: float) -> Ways:
+    """Commands of every strategy, with and without training."""
+    ways: Ways = {}
+    for drop in (2, 3):
+        for strategy in STRATEGIES:
+            cut = f"prune {{teacher}} --method layer_drop --drop {drop} --strategy {strategy}"
+            ways[f"{drop} {strategy}"] = [cut]
+            taught = f"distill {{teacher}} --student {{last}} --method soft_labels {train}"
+            ways[f"{drop} {strategy}, trained"] = [cut, taught]
+    return ways
+
+
+def units(train: str, epochs: float) -> Ways:
+    """Commands of every importance, and of every repair of the first."""
+    flags = "prune {teacher} --method fisher --mac-ratio 0.5"
+    ways = {name: [f"{flags} --repair none --importance {name}"] for name in UNITS}
+    for repair in ("rescale", "refit"):
+        ways[f"fisher, {repair}"] = [f"{flags} --repair {repair}"]
+    return ways
+
+
+def score(folder: Path, name: str, commands: list[str], seed: int, data: str) -> float:
+    """Accuracy at the end of one way's commands."""
+    teacher = last = folder / f"teacher-{seed}"
+    for number, command in enumerate(commands):
+        known = "".join(c if c.isalnum() else "_" for c in f"{name}-{data}-{seed}-{number}")
+        target = folder / known
+        words = command.format(teacher=teacher, last=last).split()
+        words += ["--data", str(folder / data), "--seed", str(seed), "-o", str(target)]
+        if "--importance random" in command:
+            words += ["--random-seed", str(seed + 1)]
+        if "soft_labels" in words:
+            words += ["--teacher-cache", str(folder / f"answers-{seed}")]
+        compressor(words, target.with_suffix(".log"))
+        last = target
+    return accuracy(last)
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    tables = {"zeros": zeros, "layers": layers, "units": units}
+    parser.add_argument("table", choices=tables)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--rows", type=int, default=16_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--lr", default="2e-4")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--choose", action="store_true", help="score held-out training rows")
+    parser.add_argument("--ways", default="", help="names separated by two commas; all if absent")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    folder, seeds = given.output, range(given.seeds)
+    write_data(given.data, folder / "data", given.rows)
+    data = "held-out" if given.choose else "data"
+    if given.choose:
+        lines = (given.data / "train.jsonl").read_text(encoding="utf-8").splitlines()[: given.rows]
+        (folder / data).mkdir(exist_ok=True)
+        (folder / data / "train.jsonl").write_bytes((folder / "data/train.jsonl").read_bytes())
+        (folder / data / "validation.jsonl").write_text("\n".join(lines[::10]) + "\n")
+    train = f"--epochs {given.epochs:g} --lr {given.lr} --keep last"
+    ways = tables[given.table](train, given.epochs)
+    ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
+    with ThreadPoolExecutor(given.workers) as pool:
+        list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
+        if given.choose:  # scored by what leaves the teacher as it is
+            ways = {"teacher": ["prune {teacher} --method magnitude --sparsity 0"], **ways}
+        jobs = [(name, seed) for name in ways for seed in seeds]
+        scores = pool.map(lambda job: score(folder, job[0], ways[job[0]], job[1], data), jobs)
+        found = dict(zip(jobs, scores, strict=True))
+    teachers = [
+        found["teacher", seed] if given.choose else accuracy(folder / f"teacher-{seed}")
+        for seed in seeds
+    ]
+    print("| way | accuracy | against the teacher |\n| --- | --- | --- |")
+    print(f"| teacher | {interval(teachers)} | |")
+    for name in ways:
+        if name != "teacher":
+            values = [found[name, seed] for seed in seeds]
+            against = [value - teacher for value, teacher in zip(values, teachers, strict=True)]
+            print(f"| {name} | {interval(values)} | {interval(against)} |")
+
+
+if __name__ == "__main__":
+    main()
