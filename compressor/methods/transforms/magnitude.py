@@ -117,7 +117,8 @@ def drawn(name: str, weight: torch.Tensor, seed: int) -> torch.Tensor:
     """A random number for each weight, which depends on the tensor's name and the seed alone."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+    # Of a longer number the generator would use the last 32 bits alone.
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
     return torch.rand(weight.shape, generator=generator)
 
 
