@@ -47,6 +47,11 @@ WAYS: dict[str, tuple[str, ...]] = {
         "--method tinybert --layer-pairs 1:1,2:3,3:6",
         "--method soft_labels --temperature 1 --hard-weight 0",
     ),
+    # Of a masked language model that has seen the same texts; the second step has no teacher.
+    "distilbert, hard labels": (
+        "--method distilbert --student distilbert --task masked-lm",
+        "--method task",
+    ),
 }
 
 
@@ -86,6 +91,15 @@ def train_teacher(folder: Path, seed: int) -> None:
     compressor(words, folder / f"teacher-{seed}.log")
 
 
+def train_words(folder: Path, seed: int) -> Path:
+    """The masked language model of a seed, MiniLM with a new head, trained on the texts."""
+    target = folder / f"words-{seed}"
+    flags = ["--data", str(folder / "data"), "--task", "masked-lm", "--epochs", "5", "--lr", "5e-4"]
+    words = ["finetune", MODEL, *flags, "--keep", "last", "--seed", str(seed), "-o", str(target)]
+    compressor(words, target.with_suffix(".log"))
+    return target
+
+
 def kept_answers(folder: Path, flags: str, seed: int) -> list[str]:
     """The flags that let every way ask a teacher only once for what can be kept."""
     methods = {word for word in flags.split() if word in FROM_ANSWERS | FROM_HIDDEN}
@@ -100,12 +114,11 @@ def distil(folder: Path, way: str, seed: int, *, lr: str, epochs: float) -> floa
     for number, flags in enumerate(WAYS[way]):
         name = "".join(c if c.isalnum() else "_" for c in way) + f"-{seed}-{number}"
         student = folder / name
-        words = [
-            "distill",
-            str(folder / f"teacher-{seed}"),
-            *flags.split(),
-            *(start or ["--layers", "3"]),
-        ]
+        teacher = folder / f"teacher-{seed}"
+        if "masked-lm" in flags:
+            teacher = train_words(folder, seed)
+        shape = [] if "--student" in flags else ["--layers", "3"]
+        words = ["distill", str(teacher), *flags.split(), *(start or shape)]
         words += ["--data", str(folder / "data"), "--epochs", str(epochs / len(WAYS[way]))]
         words += ["--lr", lr, "--keep", "last", "--seed", str(seed), "-o", str(student)]
         words += kept_answers(folder, flags, seed)
