@@ -209,9 +209,11 @@ def publish_trained(
         GateError: `must_learn` and the model is no better than a guess; `{target}.refused` has
             the numbers, and the state stays to go on from.
     """
+    from compressor.model.quantized import is_quantized, save_quantized
     from compressor.model.save import save_model
     from compressor.train.state import StateFolder
 
+    save = save_quantized if is_quantized(loaded.model) else save_model
     metrics = {name: round(value, 6) for name, value in trained.metrics.items()}
     if metrics:
         console.note("validation: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
@@ -232,7 +234,7 @@ def publish_trained(
     if complaint:
         console.warn(complaint)
     metrics |= trained.facts
-    job.publish(lambda folder: save_model(loaded, folder), metrics=metrics, facts=facts)
+    job.publish(lambda folder: save(loaded, folder), metrics=metrics, facts=facts)
     if console.is_main_process():
         StateFolder(job.target, {}).remove()
 
