@@ -26,17 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import UsageError
 from compressor.methods.contract import Context, option
-from compressor.methods.transforms.dynamic import (
+from compressor.methods.input_ranges import (
     HALF_RANGE,
     HIGHEST,
     LOWEST,
-    PORTABLE_HELP,
+    MOVING_SHARE,
     SMALLEST_SCALE,
+    activation_grid,
+)
+from compressor.methods.transforms.dynamic import (
+    PORTABLE_HELP,
     linears_to_quantize,
     quantize_linears,
     quantize_rows,
 )
-from compressor.methods.transforms.static import activation_grid
 from compressor.model.quantized import attach, float_linears
 
 if TYPE_CHECKING:
@@ -44,7 +47,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 VERBS = ()
-MOVING_SHARE = 0.01  # as torch's and the papers' observers
 BOUNDS = "input_bounds"
 
 

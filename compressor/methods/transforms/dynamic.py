@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
 from compressor.methods.contract import Batch, option
+from compressor.methods.input_ranges import HALF_RANGE, HIGHEST, LOWEST, SMALLEST_SCALE
 from compressor.model.layers import encoder_linears, without
 from compressor.model.quantized import attach, float_linears, is_quantized
 
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
     from compressor.model.quantized import Rows
 
 VERBS = ("quantize",)
-LOWEST, HIGHEST = -128, 127
-HALF_RANGE = 127.5
-# The floor of compressed-tensors for float32. A smaller one would make the product of two scales
-# vanish, and a runtime's int32 bias (bias / (input scale * weight scale)) overflow.
-SMALLEST_SCALE = 2.0**-23
-
 
 PORTABLE_HELP = (
     "widen the scales of rows whose products could overflow 16 bits, so that every processor "

@@ -4,14 +4,16 @@ import pytest
 import torch
 
 import tiny
-from compressor.errors import InputError
-from compressor.methods.transforms.static import (
-    Options,
+from compressor.errors import InputError, UsageError
+from compressor.methods.input_ranges import (
+    CALIBRATIONS,
     activation_grid,
-    apply,
+    entropy_range,
     input_ranges,
+    mse_range,
     percentile_range,
 )
+from compressor.methods.transforms.static import Options, apply
 from compressor.model.layers import encoder_linears
 from compressor.model.quantized import quantized_weights
 
@@ -28,10 +30,10 @@ class OneLinear(torch.nn.Module):
         return self.layer(inputs)
 
 
-def ranges_of(inputs, mask=None, **options):
-    model = OneLinear()
-    batch = {"inputs": inputs} | ({} if mask is None else {"attention_mask": mask})
-    return input_ranges(model, {"layer": model.layer}, [batch], Options(**options))["layer"]
+def ranges_of(*batches, mask=None, calibration="minmax", **options):
+    model, masks = OneLinear(), {} if mask is None else {"attention_mask": mask}
+    rows = [{"inputs": inputs} | masks for inputs in batches]
+    return input_ranges(model, {"layer": model.layer}, rows, calibration, **options)["layer"]
 
 
 def lively(family="bert"):
@@ -111,8 +113,11 @@ def test_percentile_without_outlier_stays_close_to_minmax():
 
 
 def test_percentile_of_constant_inputs():
-    assert ranges_of(torch.zeros(2, 3, 4), calibration="percentile") == (0.0, 0.0)
-    low, high = ranges_of(torch.full((2, 3, 4), 2.0), calibration="percentile")
+    assert ranges_of(torch.zeros(2, 3, 4), calibration="percentile", percentile=99.999) == (
+        0.0,
+        0.0,
+    )
+    low, high = ranges_of(torch.full((2, 3, 4), 2.0), calibration="percentile", percentile=99.999)
     assert low <= 2.0 <= high == 2.0
 
 
@@ -120,22 +125,22 @@ def test_values_at_padding_never_enter_a_range():
     inputs = torch.ones(2, 3, 4)
     inputs[0, 2] = 1e6
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
-    assert ranges_of(inputs, mask) == (0.0, 1.0)
+    assert ranges_of(inputs, mask=mask) == (0.0, 1.0)
     assert ranges_of(inputs) == (0.0, 1e6)
-    assert ranges_of(inputs, mask, calibration="percentile")[1] == 1.0
+    assert ranges_of(inputs, mask=mask, calibration="percentile", percentile=99.999)[1] == 1.0
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile"])
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "mse", "entropy"])
 def test_padded_batches_give_the_ranges_of_single_rows(calibration):
     model = lively()
-    modules, options = encoder_linears(model), Options(calibration=calibration)
-    alone = input_ranges(model, modules, [batch_of([row]) for row in ROWS], options)
-    padded = input_ranges(model, modules, [batch_of(ROWS, pad_to=12)], options)
+    modules, options = encoder_linears(model), {"calibration": calibration, "percentile": 99.999}
+    alone = input_ranges(model, modules, [batch_of([row]) for row in ROWS], **options)
+    padded = input_ranges(model, modules, [batch_of(ROWS, pad_to=12)], **options)
     for name, expected in alone.items():
         assert padded[name] == pytest.approx(expected, rel=1e-3, abs=1e-4), name
     blind = batch_of(ROWS, pad_to=12)
     blind["attention_mask"] = torch.ones_like(blind["input_ids"])
-    wrong = input_ranges(model, modules, [blind], options)
+    wrong = input_ranges(model, modules, [blind], **options)
     assert any(wrong[name] != pytest.approx(alone[name], rel=1e-2) for name in alone)
 
 
@@ -214,3 +219,63 @@ def test_encoder_decoders_are_refused():
     model = SimpleNamespace(config=T5Config())
     with pytest.raises(InputError, match="t5"):
         apply(SimpleNamespace(model=model), [batch_of(ROWS)], Options())
+
+
+def test_moving_ranges_by_hand():
+    batches = [torch.tensor([[[low, high, 0.0, 0.0]]]) for low, high in ((-1, 2), (-3, 2), (0, 6))]
+    low, high = ranges_of(*batches, calibration="moving")
+    assert low == pytest.approx((-1.0 - 0.02) * 0.99)
+    assert high == pytest.approx(2.0 + 0.04)
+
+
+def test_mse_cuts_an_outlier_that_costs_more_than_it_is_worth():
+    counts = torch.zeros(2048)
+    counts[:64] = 10_000.0  # all but one value lie below 1 of 32
+    counts[2047] = 1.0
+    low, high = mse_range(counts, 0.0, 32.0, symmetric=False)
+    assert low == 0.0
+    # 1 leaves 640,000 x (1 / 255)^2 / 12 + 31^2; 32 leaves 640,000 x (32 / 255)^2 / 12.
+    assert 8 <= high <= 20
+    counts[2047] = 100_000.0
+    assert mse_range(counts, 0.0, 32.0, symmetric=False)[1] > 30
+    assert mse_range(counts, 0.0, 32.0, symmetric=True)[0] < -30
+
+
+def test_mse_keeps_a_range_that_is_used_evenly():
+    assert mse_range(torch.ones(2048), -1.0, 3.0, symmetric=False) == (-1.0, 3.0)
+
+
+def test_entropy_cuts_a_long_empty_tail_and_keeps_an_even_one():
+    even = torch.ones(2048)
+    assert entropy_range(even, 4.0) == (-4.0, 4.0)
+    tail = torch.distributions.Normal(0, 0.05).cdf(torch.linspace(0, 1, 2049))
+    counts = (tail[1:] - tail[:-1]) * 2e6
+    counts[2047] = 3.0
+    low, high = entropy_range(counts, 1.0)
+    assert low == -high
+    assert 0.12 < high < 0.6
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_every_calibration_stays_within_what_was_seen(calibration, symmetric):
+    model = lively()
+    sample = [batch_of(ROWS)]
+    modules = encoder_linears(model)
+    seen = input_ranges(model, modules, sample, "minmax")
+    found = input_ranges(model, modules, sample, calibration, percentile=99.0, symmetric=symmetric)
+    for name, (low, high) in found.items():
+        largest = max(-seen[name][0], seen[name][1])
+        assert -1.001 * largest <= low <= 0 <= high <= 1.001 * largest
+    apply(
+        SimpleNamespace(model=model),
+        sample,
+        Options(calibration=calibration, symmetric=symmetric),
+    )
+    with torch.no_grad():
+        assert model(**sample[0]).logits.isfinite().all()
+
+
+def test_a_percentile_without_its_calibration():
+    with pytest.raises(UsageError, match="--calibration percentile"):
+        Options(percentile=99.0)
