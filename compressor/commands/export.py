@@ -70,9 +70,9 @@ def run(
 def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
     """Load, export, publish; a graph that computes something else leaves its numbers behind."""
     from compressor.export.export import export_folder
+    from compressor.model.dequantized import load_dequantized
     from compressor.model.integers import read_integers
     from compressor.model.load import load
-    from compressor.model.quantized import load_dequantized
 
     quantized = checkpoint.quantization is not None
     loaded = (load_dequantized if quantized else load)(

@@ -13,7 +13,7 @@ from compressor.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-FORMAT = "int-quantized"
+FORMAT, PACKED = "int-quantized", "pack-quantized"
 Grid = tuple[float, int]
 
 

@@ -6,6 +6,9 @@ and, if asymmetric, `input_zero_point` int8 [1]. In memory the weight is a float
 exactly values * scale, and the module's forward rounds its inputs to their int8 grid, which is
 what transformers makes of the folder on its first forward pass. How values and scales are chosen
 is a method's matter.
+
+Weights alone may be rounded instead, to 8 bits or fewer: format `pack-quantized`, with the values
+packed into 32-bit words `weight_packed` and `weight_scale` [out, groups].
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 from compressor.errors import InputError
 from compressor.model.integers import (
     FORMAT,
+    PACKED,
     Grid,
     QuantizedLinear,
     as_arrays,
     read_integers,
 )
-from compressor.model.load import load, silenced
+from compressor.model.load import silenced
 from compressor.model.save import (
     LARGEST_DIFFERENCE,
     SHARD_SIZE,
@@ -36,7 +40,6 @@ if TYPE_CHECKING:
     from compressed_tensors.quantization import QuantizationScheme
     from transformers import PreTrainedModel
 
-    from compressor.checkpoint.folder import Checkpoint
     from compressor.model.load import Loaded
 
 OUTSIDE_LAYERS = r"re:^(?!.*\.\d+\.)"
@@ -56,10 +59,11 @@ def float_linears(model: torch.nn.Module) -> list[str]:
 
 def is_quantized(model: torch.nn.Module) -> bool:
     """Whether any module of `model` carries a quantization scheme."""
-    return bool(_quantized_modules(model))
+    return bool(quantized_modules(model))
 
 
-def _quantized_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+def quantized_modules(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The modules of `model` that carry a quantization scheme, by name."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -84,25 +88,64 @@ def attach(
         symmetric: whether all zero points in `activations` are 0.
     """
     import torch
+
+    _attach(model, rows, _scheme(static=activations is not None, symmetric=symmetric))
+    if activations is not None:
+        with torch.no_grad():
+            for name, (scale, zero_point) in activations.items():
+                module = model.get_submodule(name)
+                module.input_scale.fill_(scale)
+                if not symmetric:
+                    module.input_zero_point.fill_(zero_point)
+
+
+def attach_weights(model: PreTrainedModel, rows: Mapping[str, Rows], bits: int, group: int) -> None:
+    """Make `model` hold weights on integer grids in place, with inputs as they are.
+
+    Args:
+        model: a float32 model.
+        rows: int8 values [out, in] and scales [out, groups] by name of an `nn.Linear`.
+        bits: of a value, at most 8; values are stored packed into words.
+        group: how many neighbouring inputs share a scale; 0 for all of a row.
+    """
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    strategy = {"strategy": "group", "group_size": group} if group else {"strategy": "channel"}
+    weights = QuantizationArgs(num_bits=bits, dynamic=False, symmetric=True, **strategy)
+    _attach(model, rows, QuantizationScheme(targets=["Linear"], weights=weights, format=PACKED))
+
+
+def _attach(model: PreTrainedModel, rows: Mapping[str, Rows], scheme: QuantizationScheme) -> None:
+    import torch
     from compressed_tensors.quantization import (
         QuantizationStatus,
         initialize_module_for_quantization,
     )
 
-    scheme = _scheme(static=activations is not None, symmetric=symmetric)
     with torch.no_grad():
         for name, (values, scale) in rows.items():
             module = model.get_submodule(name)
-            module.weight.copy_(values * scale)
+            module.weight.copy_(on_grid(values, scale))
             initialize_module_for_quantization(module, scheme, force_zero_point=False)
             module.weight_scale.copy_(scale)
-            if activations is not None:
-                module.input_scale.fill_(activations[name][0])
-                if not symmetric:
-                    module.input_zero_point.fill_(activations[name][1])
             # The weight lies on its grid already; this status rounds inputs only.
             module.quantization_status = QuantizationStatus.DECOMPRESSED
     model.config.quantization_config = _config(model, scheme)
+
+
+def on_grid(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Values * scale, float [out, in].
+
+    Args:
+        values: integers [out, in].
+        scale: [out, groups]; every group of neighbouring inputs has one.
+    """
+    return values * spread(scale, values.shape[1])
+
+
+def spread(scale: torch.Tensor, inputs: int) -> torch.Tensor:
+    """Scales [out, groups] as one for each input, [out, inputs]."""
+    return scale.repeat_interleave(inputs // scale.shape[1], dim=1)
 
 
 def _scheme(*, static: bool, symmetric: bool) -> QuantizationScheme:
@@ -135,7 +178,7 @@ def _config(model: PreTrainedModel, scheme: QuantizationScheme) -> dict[str, Any
     ignore.append(OUTSIDE_LAYERS)
     config = QuantizationConfig(
         config_groups={"group_0": scheme},
-        format=FORMAT,
+        format=scheme.format,
         quantization_status=QuantizationStatus.COMPRESSED,
         ignore=ignore,
     )
@@ -148,7 +191,7 @@ def _integers(name: str, module: torch.nn.Module) -> torch.Tensor:
 
     if module.weight.dtype == torch.int8:
         return module.weight.detach()
-    exact = module.weight.detach() / module.weight_scale
+    exact = module.weight.detach() / spread(module.weight_scale, module.weight.shape[1])
     values = exact.round()
     # Float32 division misses a whole number below 128 by 1e-5 at most.
     if not bool(((exact - values).abs() < 1e-3).all()):
@@ -190,7 +233,7 @@ def _write(model: PreTrainedModel, folder: Path) -> None:
     from compressed_tensors.compressors import compress_module, decompress_module
     from compressed_tensors.quantization import QuantizationStatus
 
-    modules = _quantized_modules(model)
+    modules = quantized_modules(model)
     if not modules:
         raise InputError("no layer of the model is quantized, so there is no int8 to save")
     floats = [m for m in modules.values() if m.quantization_status != QuantizationStatus.COMPRESSED]
@@ -217,7 +260,7 @@ def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLine
     if isinstance(source, Path):
         return read_integers(source)
     found = {}
-    for name, module in _quantized_modules(source).items():
+    for name, module in quantized_modules(source).items():
         inputs = (getattr(module, part, None) for part in ("input_scale", "input_zero_point"))
         parts = (_integers(name, module), module.weight_scale, *inputs)
         found[name] = as_arrays(*map(_array, parts))
@@ -229,41 +272,3 @@ def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
         return None
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-
-
-def dequantize(model: PreTrainedModel) -> None:
-    """Turn a quantized model into a plain float one in place: weights become values * scale.
-
-    Inputs are no longer rounded, and nothing of the quantization is left in modules or config.
-    """
-    from compressed_tensors.compressors import decompress_module
-    from compressed_tensors.quantization import QuantizationMetadata, QuantizationStatus
-
-    for module in _quantized_modules(model).values():
-        if module.quantization_status == QuantizationStatus.COMPRESSED:
-            decompress_module(module)
-        QuantizationMetadata.clear_quantization(module)
-        del module.quantization_status
-        module.__dict__.pop("forward", None)  # back to the class's own
-    hook = model.__dict__.pop("ct_decompress_hook", None)
-    if hook is not None:
-        hook.remove()
-    for key in ("hf_quantizer", "is_quantized", "quantization_method"):
-        model.__dict__.pop(key, None)
-    for key in ("quantization_config", "_is_quantized"):
-        model.config.__dict__.pop(key, None)
-
-
-def load_dequantized(
-    checkpoint: Checkpoint, task: str | None, *, attention: str = "sdpa"
-) -> Loaded:
-    """Load an int8 checkpoint as a float model that holds exactly values * scale.
-
-    Args:
-        checkpoint: the opened folder.
-        task: a key of `compressor.data.tasks.TASKS`; None for the model without its head.
-        attention: "sdpa", or "eager" where ONNX fusion looks for its pattern.
-    """
-    loaded = load(checkpoint, task, attention=attention)
-    dequantize(loaded.model)
-    return loaded

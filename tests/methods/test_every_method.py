@@ -42,7 +42,8 @@ def command(method) -> str:
         verb = "prune teacher --method" if "prune" in method.verbs else "finetune sparse --with"
         return f"{verb} {method.name} {training}"
     data = " --data data" if method.module.needs_data(method.options()) else ""
-    return f"{method.verbs[0]} teacher --method {method.name}{data}"
+    narrow = " --group-size 16" if "--group-size" in method.flags() else ""
+    return f"{method.verbs[0]} teacher --method {method.name}{data}{narrow}"
 
 
 def serves_text(method) -> bool:

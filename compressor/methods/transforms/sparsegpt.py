@@ -17,14 +17,13 @@ input share H. A layer is pruned on what the pruned layers before it give. Left 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor import console
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, option
-from compressor.methods.layerwise import prune_layer_by_layer
+from compressor.methods.layerwise import change_layer_by_layer, inverse_factor
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
 from compressor.model.masks import (
@@ -69,35 +68,6 @@ class Options:
         128, "number of columns among which weights are compared", low=1, source="the paper"
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
-
-
-def inverse_factor(products: torch.Tensor, damp: float) -> torch.Tensor:
-    """U, upper triangular [in, in], with U^T U the inverse of the damped products.
-
-    Inputs that are always zero get the mean of the diagonal. Where rounding leaves the matrix
-    without a factor, the damping is raised tenfold, and said so.
-
-    Args:
-        products: X^T X, float64 [in, in], finite.
-        damp: share of the mean of the diagonal that is added to it.
-    """
-    import torch
-
-    diagonal = products.diagonal()
-    live = diagonal > 0
-    mean = diagonal[live].mean() if live.any() else diagonal.new_ones(())
-    filled = products + torch.diag(torch.where(live, 0.0, mean))
-    while True:
-        lower, failed = torch.linalg.cholesky_ex(
-            filled + torch.diag((damp * mean).expand(len(live)))
-        )
-        if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-        if not failed:
-            return upper
-        damp *= 10
-        console.note(f"the inputs' products are too close to singular; damping raised to {damp:g}")
 
 
 def saliency(weight: torch.Tensor, factor: torch.Tensor, live: torch.Tensor) -> torch.Tensor:
@@ -198,11 +168,13 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     refuse_ragged(input_counts(modules), pattern)
     sample = sample_of(loaded.model, batches, options.samples, instead="--method magnitude")
 
-    def prune(weights: list[torch.Tensor], products: torch.Tensor) -> list[torch.Tensor]:
+    def prune(
+        names: Sequence[str], weights: list[torch.Tensor], products: torch.Tensor
+    ) -> list[torch.Tensor]:
         upper = inverse_factor(products, options.damp)
         return [prune_matrix(weight, products, upper, options) for weight in weights]
 
-    error = prune_layer_by_layer(loaded.model, modules, sample, prune)
+    error = change_layer_by_layer(loaded.model, modules, sample, prune)
     return {
         "sparsity": sparsity_of(every),
         "matrices": len(modules),

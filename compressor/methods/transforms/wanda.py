@@ -14,12 +14,12 @@ variant that gives every row a sparsity of its own by a cumulative threshold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.methods.contract import Batch, option
-from compressor.methods.layerwise import prune_layer_by_layer
+from compressor.methods.layerwise import change_layer_by_layer
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
 from compressor.model.masks import masks_of, parse_pattern, refuse_ragged, sparsity_of
@@ -83,12 +83,14 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     refuse_ragged(input_counts(modules), pattern)
     sample = sample_of(loaded.model, batches, options.samples, instead="--method magnitude")
 
-    def prune(weights: list[torch.Tensor], products: torch.Tensor) -> list[torch.Tensor]:
+    def prune(
+        names: Sequence[str], weights: list[torch.Tensor], products: torch.Tensor
+    ) -> list[torch.Tensor]:
         scores = {str(n): wanda_scores(weight, products) for n, weight in enumerate(weights)}
         masks = masks_of(scores, options.sparsity, options.scope, pattern).values()
         return [w.masked_fill(~mask, 0.0) for w, mask in zip(weights, masks, strict=True)]
 
-    error = prune_layer_by_layer(loaded.model, modules, sample, prune)
+    error = change_layer_by_layer(loaded.model, modules, sample, prune)
     return {
         "sparsity": sparsity_of(every),
         "matrices": len(modules),

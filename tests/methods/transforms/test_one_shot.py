@@ -10,7 +10,11 @@ import transformers
 import tiny
 from compressor.cli import run
 from compressor.errors import InputError, UsageError
-from compressor.methods.layerwise import prune_layer_by_layer, relative_error
+from compressor.methods.layerwise import (
+    change_layer_by_layer,
+    inverse_factor,
+    relative_error,
+)
 from compressor.methods.transforms import obert, sparsegpt, wanda
 from compressor.model.calibration import input_products
 from compressor.model.layers import encoder_linears, in_rows
@@ -172,7 +176,7 @@ def test_outputs_on_other_tokens_are_kept_best_by_sparsegpt_then_wanda(sparsity,
     weight = drawn(64, 96)
     mixing = drawn(96, 96) * drawn(96).exp()  # correlated inputs of unlike sizes
     here, elsewhere = (tokens.T @ tokens for tokens in (drawn(2000, 96) @ mixing for _ in "ab"))
-    upper = sparsegpt.inverse_factor(here, 0.01)
+    upper = inverse_factor(here, 0.01)
     options = sparsegpt.Options(sparsity=sparsity)
     masks = {
         "magnitude": masks_of({"": weight.abs()}, sparsity, "uniform", None)[""],
@@ -199,12 +203,12 @@ def test_a_layer_is_pruned_on_what_the_pruned_ones_before_give():
     rows = [{k: v for k, v in batch_of(ROWS).items() if k != "labels"}]
     seen = []
 
-    def halve(weights, products):
+    def halve(names, weights, products):
         seen.append(products)
         return [weight * 0.5 for weight in weights]
 
     modules = encoder_linears(model)
-    error = prune_layer_by_layer(model, modules, rows, halve)
+    error = change_layer_by_layer(model, modules, rows, halve)
     assert error == pytest.approx(0.25)
     second = next(name for name in modules if ".layer.1." in name)
     now = input_products(model, {second: modules[second]}, rows)[(second,)]

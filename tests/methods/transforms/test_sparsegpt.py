@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from compressor.errors import UsageError
+from compressor.methods.layerwise import inverse_factor
 from compressor.methods.transforms import sparsegpt
-from compressor.methods.transforms.sparsegpt import Options, inverse_factor, prune_matrix
+from compressor.methods.transforms.sparsegpt import Options, prune_matrix
 from compressor.model.masks import keep_highest, n_of_m
 
 DRAW = torch.Generator().manual_seed(0)
