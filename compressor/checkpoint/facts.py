@@ -98,7 +98,7 @@ def _facts(info: TensorInfo, checkpoint: Checkpoint) -> TensorFacts:
     place = split_layer(name)
     shape, dtype, bits = info.shape, info.dtype, info.bits
     if name != info.name:
-        shape, bits = _unpacked(info, checkpoint)
+        shape, bits = unpacked_shape(info, checkpoint)
         dtype = f"I{bits}"
         nonzero = _count_packed(info, checkpoint, shape, bits)
     else:
@@ -144,8 +144,12 @@ def _misfit(info: TensorInfo, other: TensorInfo) -> InputError:
     )
 
 
-def _unpacked(info: TensorInfo, checkpoint: Checkpoint) -> tuple[tuple[int, int], int]:
-    """The [rows, columns] of a packed weight, and the bits of one value."""
+def unpacked_shape(info: TensorInfo, checkpoint: Checkpoint) -> tuple[tuple[int, int], int]:
+    """The [rows, columns] of a packed weight, and the bits of one value.
+
+    Raises:
+        InputError: what the checkpoint says about it does not fit.
+    """
     noted = checkpoint.tensors.get(f"{weight_name(info.name)}_shape")
     if noted is None or noted.numel != 2 or len(info.shape) != 2 or info.dtype != "I32":
         raise InputError(

@@ -78,23 +78,21 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
     loaded = (load_dequantized if quantized else load)(
         checkpoint, task_of(checkpoint), attention="eager"
     )
-    facts: dict[str, Any] = {}
 
-    def write(folder: Path) -> None:
-        found = export_folder(
+    def write(folder: Path) -> dict[str, Any]:
+        return export_folder(
             loaded.model,
             loaded.tokenizer,
             example_inputs(loaded),
             folder,
             int8=options.weights == "int8",
-            weights=read_integers(checkpoint.path) if quantized else None,
+            weights=read_integers(checkpoint) if quantized else None,
             quantize_embeddings=options.embeddings == "int8",
             tolerance=options.tolerance or None,
         )
-        facts.update(found)
 
     try:
-        job.publish(write, metrics=facts)
+        job.publish(write)
     except GateError as refusal:
         job.leave_refusal(refusal)
         refusal.hint += "; --tolerance moves the limit"

@@ -42,12 +42,18 @@ def insert_node(
     *,
     outputs: int = 1,
     attributes: Mapping[str, Any] | None = None,
+    domain: str = "",
 ) -> ir.Node:
     """Put a new node in front of `before`; names come from it and stay the same every time."""
     graph = before.graph
     count = graph.meta["inserted"] = graph.meta.get("inserted", 0) + 1
     node = ir.node(
-        kind, inputs, attributes=attributes, num_outputs=outputs, name=f"{kind}_new_{count}"
+        kind,
+        inputs,
+        attributes=attributes,
+        domain=domain,
+        num_outputs=outputs,
+        name=f"{kind}_new_{count}",
     )
     for index, value in enumerate(node.outputs):
         value.name = f"{node.name}_{index}"

@@ -6,7 +6,8 @@ Every product with a constant matrix becomes
 
 which ONNX Runtime fuses at load into one node; inputs of one tensor (query, key, value) share
 the rounding. With a fixed input scale (static) it becomes QuantizeLinear / DequantizeLinear
-pairs, fused in the same way. Products of two activations (the attention scores) stay float.
+pairs, fused in the same way. Where weights alone are integers it becomes MatMulNBits. Products of
+two activations (the attention scores) stay float.
 
 A checkpoint's own integers are found by content: the float graph holds exactly values * scale,
 so the names that an exporter gives do not matter.
@@ -25,6 +26,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compressor.errors import InputError
+from compressor.export.blocks import pack_blocks
 from compressor.export.cpu import Preset, cpu_preset, weight_type
 from compressor.export.editing import (
     add_initializer,
@@ -40,6 +42,7 @@ from compressor.export.rounding import quantize_product
 from compressor.model.integers import Grid, QuantizedLinear
 
 MIDDLE = 128  # what turns int8 into uint8
+CONTRIB = "com.microsoft"  # ONNX Runtime's own nodes
 
 
 @dataclass
@@ -94,6 +97,8 @@ def quantize_graph(
     rewriter = Rewriter(model.graph, preset)
     for product, linear in chosen:
         rewriter.replace(product, linear)
+    if any(linear.activation == "float" for _, linear in chosen):
+        model.opset_imports[CONTRIB] = 1
     tables = quantize_tables(model.graph) if quantize_embeddings else 0
     remove_unused(model)
     strip(model)
@@ -155,7 +160,8 @@ def _match(
     """Pair products with the integers that they hold, dequantized."""
     by_content: dict[bytes, tuple[str, QuantizedLinear]] = {}
     for name, linear in weights.items():
-        by_content[_digest(linear.values.astype(np.float32) * linear.scale)] = name, linear
+        steps = linear.scale.repeat(linear.values.shape[1] // linear.scale.shape[1], axis=1)
+        by_content[_digest(linear.values.astype(np.float32) * steps)] = name, linear
     chosen = []
     for product in products:
         found = by_content.get(_digest(product.weight))
@@ -193,6 +199,11 @@ class Rewriter:
     def replace(self, product: Product, linear: QuantizedLinear) -> None:
         """Compute `product` with `linear`'s integers."""
         node, name = product.node, product.name
+        if linear.activation == "float":
+            self.types[f"int{linear.bits}"] += 1
+            result = self._weight_only(node, name, linear)
+            self._finish(node, result)
+            return
         kind = weight_type(linear.values, self.preset)
         self.types[kind] += 1
         values, zero = linear.values.T, np.int8(0)  # [in, out]
@@ -206,6 +217,10 @@ class Rewriter:
         else:
             zeros = self._weight(f"{name}_zero_point", np.full(values.shape[1], zero))
             result = self._static(node, stored, scale, zeros, linear.activation)
+        self._finish(node, result)
+
+    def _finish(self, node: ir.Node, result: ir.Value) -> None:
+        """Add a Gemm's bias, and let `result` take the node's place."""
         if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
             result = self._add(node, "Add", [result, node.inputs[2]])
         take_over(node, result)
@@ -239,6 +254,20 @@ class Rewriter:
             self._rounded[source, grid] = self._add(node, "DequantizeLinear", [rounded, *bounds])
         matrix = self._add(node, "DequantizeLinear", [stored, scale, zeros], axis=1)
         return self._add(node, "MatMul", [self._rounded[source, grid], matrix])
+
+    def _weight_only(self, node: ir.Node, name: str, linear: QuantizedLinear) -> ir.Value:
+        blocks = pack_blocks(linear)
+        stored = self._weight(f"{name}_quantized", blocks.values)
+        scale = self._weight(f"{name}_scale", blocks.scale)
+        attributes = {
+            "K": linear.values.shape[1],
+            "N": linear.values.shape[0],
+            "bits": blocks.bits,
+            "block_size": blocks.size,
+        }
+        inputs = [node.inputs[0], stored, scale]
+        made = insert_node(node, "MatMulNBits", inputs, attributes=attributes, domain=CONTRIB)
+        return made.outputs[0]
 
     def _weight(self, name: str, array: np.ndarray) -> ir.Value:
         return add_initializer(self.graph, name, ir.tensor(np.asarray(array, order="C")))

@@ -81,7 +81,8 @@ def simulated_int8(
 def _activation(
     weights: Mapping[str, QuantizedLinear], name: str
 ) -> Literal["dynamic"] | Grid | None:
-    return weights[name].activation if name in weights else None
+    kind = weights[name].activation if name in weights else "float"
+    return None if kind == "float" else kind
 
 
 def _product(

@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.model.integers import (
-    FORMAT,
-    PACKED,
-    Grid,
-    QuantizedLinear,
-    as_arrays,
-    read_integers,
-)
+from compressor.model.integers import FORMAT, PACKED, Grid
 from compressor.model.load import silenced
 from compressor.model.save import (
     LARGEST_DIFFERENCE,
@@ -35,7 +28,6 @@ from compressor.model.save import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from compressed_tensors.quantization import QuantizationScheme
     from transformers import PreTrainedModel
@@ -185,8 +177,12 @@ def _config(model: PreTrainedModel, scheme: QuantizationScheme) -> dict[str, Any
     return config.model_dump(mode="json")
 
 
-def _integers(name: str, module: torch.nn.Module) -> torch.Tensor:
-    """The int8 values [out, in] of a quantized module, whatever state it is in."""
+def integers_in(name: str, module: torch.nn.Module) -> torch.Tensor:
+    """The int8 values [out, in] of a quantized module, whatever state it is in.
+
+    Raises:
+        InputError: its weights lie between them.
+    """
     import torch
 
     if module.weight.dtype == torch.int8:
@@ -238,7 +234,7 @@ def _write(model: PreTrainedModel, folder: Path) -> None:
         raise InputError("no layer of the model is quantized, so there is no int8 to save")
     floats = [m for m in modules.values() if m.quantization_status != QuantizationStatus.COMPRESSED]
     for name, module in modules.items():
-        _integers(name, module)  # refuses weights that left their grid
+        integers_in(name, module)  # refuses weights that left their grid
     try:
         for module in floats:
             compress_module(module)
@@ -247,28 +243,3 @@ def _write(model: PreTrainedModel, folder: Path) -> None:
         for module in floats:
             if module.quantization_status == QuantizationStatus.COMPRESSED:
                 decompress_module(module)
-
-
-def quantized_weights(source: Path | torch.nn.Module) -> dict[str, QuantizedLinear]:
-    """The stored integers of a checkpoint folder or of a quantized model, by module name.
-
-    A folder's float tensors are not read.
-
-    Raises:
-        InputError: the folder holds int8 or int4 weights of another layout.
-    """
-    if isinstance(source, Path):
-        return read_integers(source)
-    found = {}
-    for name, module in quantized_modules(source).items():
-        inputs = (getattr(module, part, None) for part in ("input_scale", "input_zero_point"))
-        parts = (_integers(name, module), module.weight_scale, *inputs)
-        found[name] = as_arrays(*map(_array, parts))
-    return found
-
-
-def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
-    if tensor is None:
-        return None
-    tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

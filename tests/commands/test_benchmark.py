@@ -114,6 +114,7 @@ def test_the_graph_holds_the_checkpoints_own_integers(here):
     import onnx
     from onnx import numpy_helper
 
+    from compressor.checkpoint.folder import open_checkpoint
     from compressor.model.integers import read_integers
 
     graph = onnx.load(here / "onnx" / "model.onnx").graph
@@ -124,7 +125,7 @@ def test_the_graph_holds_the_checkpoints_own_integers(here):
         if array.dtype in (np.int8, np.uint8) and array.ndim == 2
     ]
     columns = {column.tobytes() for block in blocks for column in np.ascontiguousarray(block.T)}
-    layers = read_integers(here / "int8")
+    layers = read_integers(open_checkpoint(here / "int8"))
     assert layers
     for name, layer in layers.items():
         for row in layer.values.astype(np.int16):

@@ -10,17 +10,18 @@ from safetensors.torch import save_file
 
 import tiny
 from compressor.checkpoint.folder import open_checkpoint
+from compressor.checkpoint.shards import read_tensors
 from compressor.errors import InputError
 from compressor.methods.transforms import dynamic, static
+from compressor.model.dequantized import dequantize, load_dequantized
+from compressor.model.integers import read_integers
 from compressor.model.load import quiet_libraries
 from compressor.model.quantized import (
     attach,
-    dequantize,
     is_quantized,
-    load_dequantized,
-    quantized_weights,
     save_quantized,
 )
+from quantized_weights import quantized_weights
 
 FAMILIES = ("bert", "distilbert", "roberta", "llama")
 METHODS = ("dynamic", "static", "static-symmetric")
@@ -244,12 +245,16 @@ def test_weights_changed_after_quantization_are_refused(tmp_path):
         save(model, tmp_path)
 
 
+def integers_on_disk(folder):
+    return read_integers(SimpleNamespace(tensors=read_tensors(folder), path=folder))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_integers_from_memory_and_from_disk_agree(tmp_path, method):
     model = quantized(method=method)
     in_memory = quantized_weights(model)
     save(model, tmp_path)
-    on_disk = quantized_weights(tmp_path)
+    on_disk = integers_on_disk(tmp_path)
     compressed, _ = reload(tmp_path)  # before its first forward: int8 in memory
     assert in_memory.keys() == on_disk.keys() == quantized_weights(compressed).keys()
     assert len(on_disk) == 12
@@ -266,7 +271,7 @@ def test_integers_from_memory_and_from_disk_agree(tmp_path, method):
 
 def test_a_float_folder_holds_no_integers(tmp_path):
     tiny.model().save_pretrained(tmp_path)
-    assert quantized_weights(tmp_path) == {}
+    assert integers_on_disk(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -288,13 +293,13 @@ def test_other_layouts_are_refused(tmp_path, tensors, words):
     tensors = {f"layer.{name}": value for name, value in tensors.items()}
     save_file(tensors | {"layer.weight_scale": torch.ones(4, 1)}, tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=words):
-        quantized_weights(tmp_path)
+        integers_on_disk(tmp_path)
 
 
 def test_one_scale_for_the_whole_matrix_is_spread_over_its_rows(tmp_path):
     tensors = {"a.weight": torch.ones(4, 8, dtype=torch.int8), "a.weight_scale": torch.ones(1)}
     save_file(tensors, tmp_path / "model.safetensors")
-    assert quantized_weights(tmp_path)["a"].scale.shape == (4, 1)
+    assert integers_on_disk(tmp_path)["a"].scale.shape == (4, 1)
 
 
 def test_dequantize_leaves_a_plain_model(tmp_path):

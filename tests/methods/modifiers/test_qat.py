@@ -157,7 +157,7 @@ def test_zeros_and_scales_reach_the_graph(ranges, here):
     assert config["quantization_config"]["quant_method"] == "compressed-tensors"
     transformers.AutoModelForSequenceClassification.from_pretrained(here / "int8")
     sparse = tiny_weights(here / "sparse")
-    layers = read_integers(here / "int8")
+    layers = read_integers(open_checkpoint(here / "int8"))
     assert len(layers) == 24
     for name, layer in layers.items():
         gone = sparse[f"{name}.weight"] == 0

@@ -12,7 +12,7 @@ from compressor.methods.transforms.dynamic import (
     quantize_linears,
     quantize_rows,
 )
-from compressor.model.quantized import quantized_weights
+from quantized_weights import quantized_weights
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 

@@ -155,3 +155,45 @@ def test_a_group_that_does_not_fit_is_refused_before_any_work():
 def test_an_order_without_anything_to_make_up_for():
     with pytest.raises(UsageError, match="making up for errors"):
         Options(compensate=False, act_order=True)
+
+
+@pytest.mark.parametrize("flags", ["--bits 4 --group-size 16", "--bits 8 --group-size 0"])
+def test_the_graph_holds_the_same_integers(flags, here):
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    from compressor.checkpoint.folder import open_checkpoint
+    from compressor.model.integers import read_integers
+
+    words = f"quantize teacher --method gptq {flags} --no-compensate -o packed"
+    assert run(words.split()) == 0
+    assert run("export packed --embeddings fp32 -o graph".split()) == 0
+    record = json.loads((here / "graph/compression.json").read_text())["steps"][-1]["metrics"]
+    assert record["nodes"]["MatMulNBits"] == 24
+    assert record["parity"]["error"] < 1e-4
+    graph = onnx.load(here / "graph/model.onnx").graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for name, layer in read_integers(open_checkpoint(here / "packed")).items():
+        values, scale = (stored[f"{name}.weight_{part}"] for part in ("quantized", "scale"))
+        if layer.bits == 4:
+            values = np.stack([values & 15, values >> 4], axis=-1)
+        rows, inputs = layer.values.shape
+        found = values.reshape(rows, inputs).astype(int) - 2 ** (layer.bits - 1)
+        assert (found == layer.values).all()
+        assert (scale == layer.scale.repeat(scale.shape[1] // layer.scale.shape[1], 1)).all()
+
+
+def test_three_bits_are_stored_in_four():
+    from compressor.export.blocks import pack_blocks
+    from compressor.model.integers import QuantizedLinear
+
+    values = torch.tensor([[-4, 3] * 24], dtype=torch.int8).numpy()
+    blocks = pack_blocks(QuantizedLinear(values, torch.ones(1, 1).numpy(), "float", 3))
+    assert (blocks.bits, blocks.size) == (4, 16)
+    assert blocks.values.shape == (1, 3, 8)
+    assert set(blocks.values.flatten().tolist()) == {(3 + 8) * 16 + 4}
+    assert blocks.scale.shape == (1, 3)
+    odd = QuantizedLinear(values[:, :40], torch.ones(1, 5).numpy(), "float", 4)
+    with pytest.raises(InputError, match="no whole blocks of 16"):
+        pack_blocks(odd)

@@ -15,7 +15,7 @@ from compressor.methods.input_ranges import (
 )
 from compressor.methods.transforms.static import Options, apply
 from compressor.model.layers import encoder_linears
-from compressor.model.quantized import quantized_weights
+from quantized_weights import quantized_weights
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 AFTER_GELU = "bert.encoder.layer.1.output.dense"
@@ -178,7 +178,7 @@ def test_the_model_in_memory_computes_what_integers_would():
     layer.register_forward_hook(lambda _, inputs, output: seen.extend((inputs[0], output)))
     with torch.no_grad():
         model(**batch_of(ROWS))
-    values, scale, (input_scale, zero_point) = quantized_weights(model)[AFTER_GELU]
+    values, scale, (input_scale, zero_point), _ = quantized_weights(model)[AFTER_GELU]
     q_inputs = (seen[0] / input_scale + zero_point).round().clamp(-128, 127).to(torch.int32)
     q_weight = torch.from_numpy(values).to(torch.int32)
     sums = q_inputs @ q_weight.T - zero_point * q_weight.sum(dim=1)
