@@ -12,6 +12,7 @@ The scale follows the compressed-tensors convention (127.5 and the full range), 
 SmoothQuant. Rounding is to nearest; no data is needed. Embeddings, norms, biases, pooler and head
 stay in float. Ours: with `portable`, max|w| becomes the largest sum of two neighbouring inputs'
 weights of one sign, so that no processor overflows; on bell-shaped weights it is a fifth larger.
+`smooth` is in `methods/smooth.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import InputError
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
 from compressor.methods.input_ranges import HALF_RANGE, HIGHEST, LOWEST, SMALLEST_SCALE
+from compressor.methods.smooth import smooth
+from compressor.model.calibration import sample_of
 from compressor.model.layers import encoder_linears, without
 from compressor.model.quantized import attach, float_linears, is_quantized
 
@@ -41,6 +44,12 @@ PORTABLE_HELP = (
 )
 
 
+SMOOTH_HELP = (
+    "move outliers of the inputs into the weights first (SmoothQuant), by this power, usually 0.5; "
+    "0 does not"
+)
+
+
 @dataclass(frozen=True)
 class Options:
     """What stays in float, and what the integers must fit."""
@@ -50,6 +59,12 @@ class Options:
     )
 
     portable: bool = option(True, PORTABLE_HELP)
+    smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
+    samples: int = option(256, "with --smooth: number of rows to look at", low=1)
+
+    def __post_init__(self) -> None:
+        if self.samples != 256 and not self.smooth:
+            raise UsageError("--samples needs --smooth here", where="--samples")
 
 
 def largest_pair(weight: torch.Tensor) -> torch.Tensor:
@@ -130,7 +145,7 @@ def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch
 
 def needs_data(options: Options) -> bool:
     """Whether rows must be given."""
-    return False
+    return options.smooth > 0
 
 
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
@@ -140,10 +155,15 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         InputError: the model cannot be quantized, or `exclude` names nothing.
     """
     modules = linears_to_quantize(loaded.model, options.exclude)
+    facts = {}
+    if options.smooth:
+        sample = sample_of(loaded.model, batches, options.samples, instead="no --smooth")
+        facts = {"smoothed": smooth(loaded.model, sample, options.smooth)}
     rows, error = quantize_linears(modules, portable=options.portable)
     attach(loaded.model, rows)
     return {
         "linears_quantized": len(rows),
         "linears_float": float_linears(loaded.model),
         "weight_error": error,
+        **facts,
     }

@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, option
 from compressor.methods.input_ranges import CALIBRATIONS, activation_grid, input_ranges
+from compressor.methods.smooth import smooth
 from compressor.methods.transforms.dynamic import (
     PORTABLE_HELP,
+    SMOOTH_HELP,
     linears_to_quantize,
     quantize_linears,
 )
@@ -50,6 +52,7 @@ class Options:
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
     portable: bool = option(True, PORTABLE_HELP)
+    smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
         if self.percentile != 99.999 and self.calibration != "percentile":
@@ -70,6 +73,7 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     model = loaded.model
     sample = sample_of(model, batches, options.samples, instead="--method dynamic")
     modules = linears_to_quantize(model, options.exclude)
+    facts = {"smoothed": smooth(model, sample, options.smooth)} if options.smooth else {}
     ranges = input_ranges(
         model,
         modules,
@@ -89,4 +93,5 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         "linears_float": float_linears(model),
         "weight_error": error,
         "calibration_rows": rows_in(sample),
+        **facts,
     }

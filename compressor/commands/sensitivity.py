@@ -1,0 +1,176 @@
+"""How much each linear map suffers from being quantized, and which few must stay in float."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.commands.scoring import feed_of
+from compressor.errors import GateError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from compressor.commands.scoring import DatasetRows
+    from compressor.commands.slots import Picked
+    from compressor.data.dataset import Dataset
+    from compressor.model.load import Loaded
+
+ROWS = 64  # that outputs are compared on
+
+
+def refuse_unjudged(picked: Picked, dataset: Dataset | None, max_drop: float | None) -> None:
+    """Refuse what cannot be compared, before any work.
+
+    Raises:
+        UsageError: there are no rows, or a method that changes several maps together.
+    """
+    flag = "--sensitivity" if max_drop is None else "--max-drop"
+    if dataset is None:
+        raise UsageError(f"{flag} compares outputs on rows", hint="add --data DATA", where=flag)
+    if max_drop is not None and not dataset.has("validation"):
+        raise UsageError(
+            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
+            where=flag,
+        )
+    if getattr(picked.options, "smooth", 0):
+        raise UsageError(
+            f"{flag} looks at one map at a time, and --smooth changes several together",
+            where="--smooth",
+        )
+
+
+class Sensitivity:
+    """The maps of a model from the most to the least harmed.
+
+    Attributes:
+        harms: of quantizing one map alone, by its name: the mean KL divergence of the answers from
+            the float model's, or their mean squared difference where there is one output.
+    """
+
+    def __init__(self, loaded: Loaded, rows: DatasetRows, picked: Picked) -> None:
+        from compressor.model.quantized import quantized_modules
+
+        self.loaded, self.rows = loaded, rows
+        quantized = loaded.with_model(copy.deepcopy(loaded.model))
+        picked.method.module.apply(quantized, rows, picked.options)
+        self.modules = quantized_modules(quantized.model)
+        found = self._harms()
+        self.harms = dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def _harms(self) -> dict[str, float]:
+        from compressor.model.calibration import first_rows
+        from compressor.model.inputs import fed
+
+        model = self.loaded.model
+        sample = first_rows(self.rows, ROWS)
+        batches = [fed(model, batch) for batch in sample]
+        wanted = [_answers(model, batch) for batch in batches]
+        harms = {}
+        with console.Progress("sensitivity", len(self.modules), unit="maps") as progress:
+            for name in self.modules:
+                with self._quantized([name]):
+                    found = [_answers(model, batch) for batch in batches]
+                harms[name] = _difference(wanted, found)
+                progress.advance()
+        return harms
+
+    @contextmanager
+    def _quantized(self, names: Sequence[str]) -> Iterator[None]:
+        """Put the quantized maps with these names into the float model for the while."""
+        model = self.loaded.model
+        before = {name: model.get_submodule(name) for name in names}
+        for name in names:
+            model.set_submodule(name, self.modules[name])
+        try:
+            yield
+        finally:
+            for name, module in before.items():
+                model.set_submodule(name, module)
+
+    def show(self) -> None:
+        """Print the ranking."""
+        console.note("harm of quantizing one map alone, the largest first:")
+        for name, harm in self.harms.items():
+            console.note(f"  {harm:.3e}  {name}")
+
+    def kept_in_float(
+        self, dataset: Dataset, max_drop: float, folder: Path
+    ) -> tuple[list[str], float]:
+        """The fewest maps, the most harmed first, without which no more than `max_drop` is lost.
+
+        Args:
+            dataset: with validation rows.
+            max_drop: points of the task's metric.
+            folder: for tokens.
+
+        Returns:
+            their names, and the points that are lost.
+
+        Raises:
+            GateError: even with all but one in float more is lost.
+        """
+        from compressor.train.evaluate import evaluate, torch_forward
+
+        loaded, metric = self.loaded, dataset.task.metric
+        feed = feed_of(dataset, "validation", loaded, self.rows.max_length, 0, folder)
+        sign = 1 if dataset.task.higher_is_better else -1
+        ranking = list(self.harms)
+
+        def score() -> float:
+            value = evaluate(torch_forward(loaded.model), feed).metrics.get(metric)
+            if value is None:
+                raise InputError(f"{metric} is not defined on these rows")
+            return 100 * sign * value
+
+        whole, drops = score(), []
+        for count in range(len(ranking)):
+            with self._quantized(ranking[count:]):
+                drops.append(whole - score())
+            console.note(f"{count} maps in float: {drops[-1]:.2f} points lost")
+            if drops[-1] <= max_drop:
+                return ranking[:count], drops[-1]
+        best = min(range(len(drops)), key=drops.__getitem__)
+        raise GateError(
+            f"--max-drop {max_drop:g} cannot be met: the least that is lost is {drops[best]:.2f} "
+            f"points of {metric}, with {best} of {len(ranking)} maps in float",
+            where="--max-drop",
+        )
+
+
+def without_harmed(picked: Picked, names: Sequence[str]) -> Any:
+    """The method's options with these maps left out as well."""
+    patterns = [picked.options.exclude, *names]
+    return replace(picked.options, exclude=",".join(filter(None, patterns)))
+
+
+def _answers(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits, or hidden states of a model without a head, at real tokens, [rows, outputs]."""
+    import torch
+
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        output = model.eval()(**{name: value.to(device) for name, value in batch.items()})
+    found = output["logits" if "logits" in output else "last_hidden_state"].float().cpu()
+    mask = batch.get("attention_mask")
+    if mask is not None and found.dim() == 3 and found.shape[:2] == mask.shape:
+        return found[mask.bool().cpu()]
+    return found.flatten(0, -2)
+
+
+def _difference(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
+    import torch
+
+    # In float32 a small divergence would drown in rounding.
+    want, have = torch.cat(list(wanted)).double(), torch.cat(list(found)).double()
+    if want.shape[-1] == 1:
+        return float((want - have).square().mean())
+    first, second = want.log_softmax(-1), have.log_softmax(-1)
+    return float((first.exp() * (first - second)).sum(-1).mean())
