@@ -18,7 +18,13 @@ from compressor.checkpoint.config import (
 )
 from compressor.checkpoint.families import FAMILIES, base_family, split_layer
 from compressor.checkpoint.header import TensorInfo
-from compressor.checkpoint.lineage import changed_files, find_by_hash, read_lineage, weights_hash
+from compressor.checkpoint.lineage import (
+    changed_files,
+    find_by_hash,
+    read_lineage,
+    recorded_files,
+    weights_hash,
+)
 from compressor.checkpoint.reading import (
     file_names,
     open_regular,
@@ -121,7 +127,7 @@ def open_checkpoint(
     """
     folder = existing_folder(path)
     names = file_names(folder)
-    shards.refuse_incomplete(folder, names)
+    shards.refuse_incomplete(folder, names, recorded_files(folder))
     config = read_config(folder, names)
     steps = read_lineage(folder)
     tensors: dict[str, TensorInfo] = {}

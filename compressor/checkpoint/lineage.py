@@ -183,6 +183,15 @@ def read_lineage(folder: Path, record_name: str = RECORD) -> list[dict[str, Any]
     return _read_record(folder, record_name).get("steps", [])
 
 
+def recorded_files(folder: Path) -> frozenset[str]:
+    """Names of the files that compression.json lists; none for another tool's folder.
+
+    Raises:
+        InputError: the record is newer than this program, or damaged.
+    """
+    return frozenset(_read_record(folder).get("files", {}))
+
+
 def changed_files(folder: Path) -> list[tuple[str, str, str]]:
     """Files that differ from what compression.json recorded: (name, expected, found).
 

@@ -14,6 +14,7 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _ENDING, _PACKED = ".safetensors", ".packed.safetensors"
 ONNX = "model.onnx"
+SCRIPT = "infer.py"  # what an export puts beside its graph
 ONNX_DATA = ("model.onnx.data", "model.onnx_data")
 TOKENIZERS = (
     "tokenizer.json", "vocab.txt", "spiece.model", "spm.model", "tokenizer.model",
@@ -43,17 +44,21 @@ def _name_among(names: Sequence[str], plain: str) -> str | None:
     return next((name for name in (plain, packed_name(plain)) if name in names), None)
 
 
-def refuse_incomplete(folder: Path, names: Sequence[str]) -> None:
+def refuse_incomplete(
+    folder: Path, names: Sequence[str], own: frozenset[str] = frozenset()
+) -> None:
     """Refuse a folder without config.json or weights, and one that brings code.
 
     Args:
         folder: a checkpoint folder.
         names: the names of the files in it.
+        own: files that its record lists; an export's script among them is not run here.
 
     Raises:
         InputError: with what is there and what is missing.
     """
-    scripts = [name for name in names if name.endswith(".py")]
+    exported = {SCRIPT} & own if ONNX in names else set()
+    scripts = [name for name in names if name.endswith(".py") and name not in exported]
     if scripts:
         raise InputError(
             f"{folder} holds Python code ({some(scripts)}), which a checkpoint does not need and "

@@ -69,10 +69,11 @@ def run(
 
 def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
     """Load, export, publish; a graph that computes something else leaves its numbers behind."""
+    from compressor.export.card import write_card, write_script
     from compressor.export.export import export_folder
     from compressor.model.dequantized import load_dequantized
     from compressor.model.integers import read_integers
-    from compressor.model.load import load
+    from compressor.model.load import load, longest_input
 
     quantized = checkpoint.quantization is not None
     loaded = (load_dequantized if quantized else load)(
@@ -80,7 +81,7 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
     )
 
     def write(folder: Path) -> dict[str, Any]:
-        return export_folder(
+        found = export_folder(
             loaded.model,
             loaded.tokenizer,
             example_inputs(loaded),
@@ -90,6 +91,10 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
             quantize_embeddings=options.embeddings == "int8",
             tolerance=options.tolerance or None,
         )
+        if loaded.tokenizer is not None:
+            write_script(loaded, folder, longest_input(loaded))
+        write_card(folder, loaded, [*checkpoint.steps, job.step(found)], found)
+        return found
 
     try:
         job.publish(write)

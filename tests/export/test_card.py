@@ -1,0 +1,118 @@
+"""Beside a graph: a script that answers like transformers, and a card with its numbers."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import tiny
+from compressor.checkpoint.folder import open_checkpoint
+from compressor.cli import run
+from compressor.errors import InputError
+
+TEXTS = ["a great film", "the plot was dull and boring"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def exported(head, **options):
+    tiny.checkpoint("model", head=head, **options)
+    assert run("export model --weights fp32 -o graph".split()) == 0
+
+
+def answers(*words):
+    done = subprocess.run(
+        [sys.executable, "graph/infer.py", *words], capture_output=True, text=True, check=True
+    )
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def expected(head, *texts):
+    tokenizer = transformers.AutoTokenizer.from_pretrained("model")
+    model = getattr(transformers, head).from_pretrained("model")
+    inputs = tokenizer(*texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs), inputs, tokenizer
+
+
+def test_classes_with_their_probability(here):
+    exported("AutoModelForSequenceClassification")
+    odds = expected("AutoModelForSequenceClassification", TEXTS)[0].logits.softmax(-1)
+    for (answer, text), given, row in zip(answers(*TEXTS), TEXTS, odds, strict=True):
+        name, probability = answer.split()
+        assert text == given
+        assert name == tiny.LABELS[int(row.argmax())]
+        assert float(probability) == pytest.approx(float(row.max()), abs=2e-4)
+
+
+def test_a_pair_is_one_input(here):
+    exported("AutoModelForSequenceClassification")
+    odds = expected("AutoModelForSequenceClassification", TEXTS[:1], TEXTS[1:])[0].logits
+    ((answer, _),) = answers("--pair", *TEXTS)
+    assert float(answer.split()[1]) == pytest.approx(float(odds.softmax(-1).max()), abs=2e-4)
+
+
+def test_words_for_a_mask(here):
+    exported("AutoModelForMaskedLM", labels=None)
+    output, inputs, tokenizer = expected("AutoModelForMaskedLM", ["a [MASK] film"])
+    place = inputs["input_ids"][0].tolist().index(tokenizer.mask_token_id)
+    best = output.logits[0, place].topk(5).indices
+    ((answer, _),) = answers("a [MASK] film")
+    assert answer == " ".join(tokenizer.decode([int(token)]).strip() for token in best)
+
+
+def test_vectors_of_a_model_without_a_head(here):
+    exported("AutoModel", labels=None)
+    output, inputs, _ = expected("AutoModel", TEXTS)
+    mask = inputs["attention_mask"][..., None]
+    mean = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+    mean = torch.nn.functional.normalize(mean, dim=-1)
+    found = np.array([json.loads(answer) for answer, _ in answers(*TEXTS)])
+    np.testing.assert_allclose(found, mean.numpy(), atol=1e-4)
+
+
+def test_without_a_text_it_says_how(here):
+    exported("AutoModelForSequenceClassification")
+    done = subprocess.run(
+        [sys.executable, "graph/infer.py"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert 'python infer.py "a text"' in done.stderr
+
+
+def test_the_card_has_the_numbers_and_the_commands(workshop, here):
+    assert run(f"quantize {workshop}/teacher -o int8".split()) == 0
+    assert run("export int8 -o graph".split()) == 0
+    card = (here / "graph/README.md").read_text()
+    steps = open_checkpoint(here / "graph").steps
+    assert [step["verb"] for step in steps] == ["finetune", "quantize", "export"]
+    for step in steps:
+        assert f"`{step['command']}`" in card
+    found = steps[-1]["metrics"]
+    assert f"{found['parity']['error']:.2e}" in card
+    assert f"made for | {found['cpu_preset']}" in card
+    assert f"accuracy {steps[0]['metrics']['accuracy']:.4f}" in card
+    assert "(negative, positive) as an int8 ONNX graph" in card
+
+
+def test_a_script_that_the_record_does_not_know_is_refused(here):
+    exported("AutoModelForSequenceClassification")
+    open_checkpoint(here / "graph")
+    (here / "graph/other.py").write_text("")
+    with pytest.raises(InputError, match="holds Python code"):
+        open_checkpoint(here / "graph")
+    (here / "graph/other.py").unlink()
+    (here / "graph/infer.py").write_text("print(1)")
+    with pytest.raises(InputError, match=r"infer\.py was changed"):
+        open_checkpoint(here / "graph")
+    (here / "graph/compression.json").unlink()
+    with pytest.raises(InputError, match="holds Python code"):
+        open_checkpoint(here / "graph")
