@@ -11,7 +11,7 @@ import typer
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, Shared, as_record
-from compressor.errors import GateError, InputError
+from compressor.errors import GateError, InputError, UsageError
 from compressor.methods.contract import option
 from compressor.model.tasks import task_of
 
@@ -28,10 +28,15 @@ class ExportOptions:
     weights: str = option(
         "int8",
         "number format of the matrices; an int8 checkpoint keeps its own integers",
-        choices=("int8", "fp32"),
+        choices=("int8", "fp16", "fp32"),
     )
     embeddings: str = option(
         "int8", "number format of the embedding tables", choices=("int8", "fp32")
+    )
+    cpu: str = option(
+        "auto",
+        "processor that an int8 graph is made for; auto is this one. x86 is one without VNNI",
+        choices=("auto", "x86", "vnni", "arm64"),
     )
     tolerance: float = option(
         0.0, "largest parity error, relative to the size of the outputs; 0 for the default", low=0.0
@@ -54,11 +59,13 @@ def run(
     checkpoint = open_model(model, shared)
     if checkpoint.runtime == "onnxruntime":
         raise InputError(f"{checkpoint.name} is an ONNX folder already", where=str(checkpoint.path))
-    if checkpoint.quantization is not None and export.weights == "fp32":
+    if checkpoint.quantization is not None and export.weights != "int8":
         raise InputError(
-            f"{checkpoint.name} holds int8 weights, so --weights fp32 would gain nothing",
-            hint="export its parent in the lineage as fp32",
+            f"{checkpoint.name} holds integers, so --weights {export.weights} would gain nothing",
+            hint=f"export its parent in the lineage as {export.weights}",
         )
+    if export.weights != "int8" and export.cpu != "auto":
+        raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
     record = {"method": "onnx", **as_record(export)}
     job = Job("export", words, shared, {"model": checkpoint}, record)
     if not job.begin(needed_bytes=2 * checkpoint.disk_bytes):
@@ -86,9 +93,10 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
             loaded.tokenizer,
             example_inputs(loaded),
             folder,
-            int8=options.weights == "int8",
+            number_format=options.weights,
             weights=read_integers(checkpoint) if quantized else None,
             quantize_embeddings=options.embeddings == "int8",
+            preset=None if options.cpu == "auto" else options.cpu,
             tolerance=options.tolerance or None,
         )
         if loaded.tokenizer is not None:

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import onnx_ir as ir
 import torch
 
+from compressor.export.editing import save, strip
 from compressor.export.graph import DEFAULT_OPSET, export_graph
 from compressor.export.integers import quantize_graph
 from compressor.export.parity import check_parity, random_inputs
@@ -21,7 +22,11 @@ from compressor.export.simulate import simulated_int8
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from compressor.export.cpu import Preset
     from compressor.model.integers import QuantizedLinear
+
+NumberFormat = Literal["int8", "fp16", "fp32"]
+HALF_TOLERANCE = 1e-2  # of the largest output; 11 bits of precision, over some layers
 
 
 def export_folder(
@@ -30,9 +35,10 @@ def export_folder(
     example: Mapping[str, torch.Tensor],
     folder: Path,
     *,
-    int8: bool = True,
+    number_format: NumberFormat = "int8",
     weights: Mapping[str, QuantizedLinear] | None = None,
     quantize_embeddings: bool = True,
+    preset: Preset | None = None,
     opset: int | None = None,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
@@ -44,10 +50,11 @@ def export_folder(
         example: one batch as the tokenizer makes it; entries that the model does not take are
             left out.
         folder: exists; a graph past 2 GB puts its weights into model.onnx.data.
-        int8: integer products and embedding tables; False for a float graph.
+        number_format: "int8" has integer products and embedding tables; "fp16" is for GPUs.
         weights: the checkpoint's own integers by module name; other layers stay float. None
             rounds every matrix here.
         quantize_embeddings: int8 embedding tables as well.
+        preset: the processor that an int8 graph is made for; None for this machine.
         opset: ONNX operator set; None for the newest.
         tolerance: largest parity error of the written graph, as a share of the largest output;
             None for the defaults of `check_parity`.
@@ -59,12 +66,13 @@ def export_folder(
         InputError: the model cannot be exported, or nothing in it can be int8.
         GateError: the graph computes something else.
     """
+    int8, half = number_format == "int8", number_format == "fp16"
     make_inputs = random_inputs(model, example)
     with TemporaryDirectory(dir=folder, prefix=".float-") as name:
         scratch = Path(name)
         facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET}
         facts |= export_graph(model, example, scratch / GRAPH, opset=opset)
-        float_tolerance = None if int8 else tolerance
+        float_tolerance = tolerance if number_format == "fp32" else None
         float_parity = check_parity(model, scratch, make_inputs, tolerance=float_tolerance)
         facts["float_bytes"] = _bytes(scratch)
         if int8:
@@ -73,7 +81,10 @@ def export_folder(
                 folder / GRAPH,
                 weights,
                 quantize_embeddings=quantize_embeddings,
+                preset=preset,
             )
+        elif half:
+            halve(scratch / GRAPH, folder / GRAPH)
         else:
             for file in scratch.iterdir():
                 os.replace(file, folder / file.name)
@@ -85,12 +96,30 @@ def export_folder(
         facts["parity"] = check_parity(
             model, folder, make_inputs, tolerance=tolerance, simulation=simulation
         )
+    elif half:
+        limit = HALF_TOLERANCE if tolerance is None else tolerance
+        facts["parity"] = check_parity(model, folder, make_inputs, tolerance=limit)
     else:
         facts["parity"] = float_parity
     model.config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return facts
+
+
+def halve(path_in: Path, path_out: Path) -> None:
+    """Write a float graph with 16-bit weights and activations; inputs and outputs stay as they are.
+
+    Args:
+        path_in: a float graph.
+        path_out: the file to write.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    graph = convert_float_to_float16(ir.to_proto(ir.load(path_in)), keep_io_types=True)
+    model = ir.from_proto(graph)
+    strip(model)
+    save(model, path_out)
 
 
 def _bytes(folder: Path) -> int:

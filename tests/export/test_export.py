@@ -84,17 +84,44 @@ def fake_export(bert, monkeypatch):
 
 def test_float_graph(bert, tmp_path, monkeypatch):
     fake_export(bert, monkeypatch)
-    facts = export_folder(bert.model, None, bert.example, tmp_path, int8=False)
+    facts = export_folder(bert.model, None, bert.example, tmp_path, number_format="fp32")
     assert (tmp_path / "model.onnx").read_bytes() == bert.path.read_bytes()
     assert facts["parity"]["tolerance"] == 1e-4
     assert "MatMulInteger" not in facts["nodes"]
 
 
-@pytest.mark.parametrize("int8", [True, False])
-def test_failing_parity_is_a_gate(bert, tmp_path, monkeypatch, int8):
+@pytest.mark.parametrize("number_format", ["int8", "fp16", "fp32"])
+def test_failing_parity_is_a_gate(bert, tmp_path, monkeypatch, number_format):
     fake_export(bert, monkeypatch)
+    options = {"number_format": number_format, "tolerance": 1e-12}
     with pytest.raises(GateError, match="parity"):
-        export_folder(bert.model, None, bert.example, tmp_path, int8=int8, tolerance=1e-12)
+        export_folder(bert.model, None, bert.example, tmp_path, **options)
+
+
+def test_half_the_bytes_for_gpus(bert, tmp_path, monkeypatch):
+    import onnx
+
+    fake_export(bert, monkeypatch)
+    facts = export_folder(bert.model, None, bert.example, tmp_path, number_format="fp16")
+    assert 1e-6 < facts["parity"]["error"] <= 1e-2
+    assert facts["bytes"] < 0.6 * facts["float_bytes"]
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    kinds = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 2}
+    assert onnx.TensorProto.FLOAT16 in kinds
+    assert onnx.TensorProto.FLOAT not in kinds
+    assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+@pytest.mark.parametrize(("preset", "kind"), [("x86", "uint8"), ("vnni", "int8")])
+def test_a_graph_for_another_processor(bert, tmp_path, monkeypatch, preset, kind):
+    fake_export(bert, monkeypatch)
+    monkeypatch.setattr(
+        "compressor.export.integers.weight_type",
+        lambda values, given: {"x86": "uint8", "vnni": "int8"}[given],
+    )
+    facts = export_folder(bert.model, None, bert.example, tmp_path, preset=preset)
+    assert facts["cpu_preset"] == preset
+    assert set(facts["weight_types"]) == {kind}
 
 
 def test_another_models_graph_is_refused(bert, tmp_path, monkeypatch):
