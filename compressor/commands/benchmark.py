@@ -15,10 +15,10 @@ from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.job import command_line, open_model, print_folder
-from compressor.commands.options import MODEL_HELP, DataOptions, Shared
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.splits import split_for_evaluation
-from compressor.errors import GateError, InputError, UsageError
+from compressor.errors import GateError, InputError
 from compressor.measure import gates as judging
 from compressor.methods.contract import option
 from compressor.model.tasks import labels_of, task_of
@@ -68,7 +68,7 @@ def run(
 
     compressor benchmark student exported --baseline teacher --data reviews/ --max-drop 2
     """
-    shapes = parse_shapes(measure.shapes)
+    shapes = parse_shapes(measure.shapes, "--shapes")
     gates = judging.Gates(
         **{name: getattr(measure, name) for name in judging.Gates.__dataclass_fields__}
     )
@@ -116,21 +116,6 @@ def _refuse_unjudgeable(
             "--max-drop and --min-retention judge accuracy, and there are no rows to measure it on",
             hint="add --data DATA",
         )
-
-
-def parse_shapes(text: str) -> list[tuple[int, int]]:
-    """`1x32,8x64` as [(1, 32), (8, 64)].
-
-    Raises:
-        UsageError: anything else.
-    """
-    shapes = []
-    for part in text.split(","):
-        batch, _, length = part.strip().partition("x")
-        if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
-            raise UsageError(f"--shapes {text}: expected batch x length such as 1x32,8x64")
-        shapes.append((int(batch), int(length)))
-    return shapes
 
 
 def _baseline(named: str, opened: list[Checkpoint], shared: Shared) -> Checkpoint:

@@ -10,7 +10,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import MODEL_HELP, Shared, as_record
+from compressor.commands.options import MODEL_HELP, Shared, as_record, parse_shapes
 from compressor.errors import GateError, InputError, UsageError
 from compressor.methods.contract import option
 from compressor.model.tasks import task_of
@@ -37,6 +37,11 @@ class ExportOptions:
         "auto",
         "processor that an int8 graph is made for; auto is this one. x86 is one without VNNI",
         choices=("auto", "x86", "vnni", "arm64"),
+    )
+    tune: str = option(
+        "",
+        "batch x length, such as 1x32: measure the graphs that may be fastest there on this "
+        "machine, and keep the best",
     )
     tolerance: float = option(
         0.0, "largest parity error, relative to the size of the outputs; 0 for the default", low=0.0
@@ -66,18 +71,22 @@ def run(
         )
     if export.weights != "int8" and export.cpu != "auto":
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
+    shape = one_shape(export.tune) if export.tune else None
     record = {"method": "onnx", **as_record(export)}
     job = Job("export", words, shared, {"model": checkpoint}, record)
     if not job.begin(needed_bytes=2 * checkpoint.disk_bytes):
         return
     with job.at_work():
-        _export(job, checkpoint, export)
+        _export(job, checkpoint, export, shape)
 
 
-def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
+def _export(
+    job: Job, checkpoint: Checkpoint, options: ExportOptions, shape: tuple[int, int] | None
+) -> None:
     """Load, export, publish; a graph that computes something else leaves its numbers behind."""
     from compressor.export.card import write_card, write_script
     from compressor.export.export import export_folder
+    from compressor.export.tune import tuned_folder
     from compressor.model.dequantized import load_dequantized
     from compressor.model.integers import read_integers
     from compressor.model.load import load, longest_input
@@ -87,8 +96,8 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
         checkpoint, task_of(checkpoint), attention="eager"
     )
 
-    def write(folder: Path) -> dict[str, Any]:
-        found = export_folder(
+    def export(folder: Path, **variant: Any) -> dict[str, Any]:
+        return export_folder(
             loaded.model,
             loaded.tokenizer,
             example_inputs(loaded),
@@ -98,7 +107,11 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
             quantize_embeddings=options.embeddings == "int8",
             preset=None if options.cpu == "auto" else options.cpu,
             tolerance=options.tolerance or None,
+            **variant,
         )
+
+    def write(folder: Path) -> dict[str, Any]:
+        found = tuned_folder(folder, *shape, export) if shape else export(folder)
         if loaded.tokenizer is not None:
             write_script(loaded, folder, longest_input(loaded))
         write_card(folder, loaded, [*checkpoint.steps, job.step(found)], found)
@@ -110,6 +123,18 @@ def _export(job: Job, checkpoint: Checkpoint, options: ExportOptions) -> None:
         job.leave_refusal(refusal)
         refusal.hint += "; --tolerance moves the limit"
         raise
+
+
+def one_shape(text: str) -> tuple[int, int]:
+    """The batch and length of `--tune`.
+
+    Raises:
+        UsageError: it is something else, or several.
+    """
+    shapes = parse_shapes(text, "--tune")
+    if len(shapes) != 1:
+        raise UsageError(f"--tune {text}: expected one batch x length", where="--tune")
+    return shapes[0]
 
 
 def example_inputs(loaded: Loaded) -> dict[str, torch.Tensor]:

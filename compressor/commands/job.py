@@ -205,18 +205,20 @@ class Job:
         Args:
             write: puts the model's files into the folder that it is given; what it returns is
                 added to the metrics.
-            metrics: what the lineage says about the result.
+            metrics: what the lineage says about the result; times of this run, whose names end in
+                `_ms`, go to `run.json` instead.
             facts: what `run.json` says besides times and paths.
         """
         if not console.is_main_process():
             return
         with writing(self.target, force=self.shared.force) as folder:
             metrics = {**(metrics or {}), **(write(folder) or {})}
+            times = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_ms")}
             if self.pack:
                 pack(folder)
             steps = [*self.origin.steps, self.step(metrics)]
             write_lineage(folder, steps, self.record_name)
-            write_json(folder / "run.json", self._run_facts(facts or {}))
+            write_json(folder / "run.json", self._run_facts({**(facts or {}), **times}))
         print_folder(self.target, {"verb": self.verb, "metrics": metrics})
 
     def leave_refusal(self, refusal: GateError, facts: dict[str, Any] | None = None) -> None:

@@ -136,3 +136,20 @@ def as_record(options: Any) -> dict[str, Any]:
         if field.metadata.get("file") and path:
             record[field.name] = {"name": Path(path).name, "content": file_hash(Path(path))}
     return record
+
+
+def parse_shapes(text: str, flag: str) -> list[tuple[int, int]]:
+    """`1x32,8x64` as [(1, 32), (8, 64)].
+
+    Raises:
+        UsageError: anything else.
+    """
+    shapes = []
+    for part in text.split(","):
+        batch, _, length = part.strip().partition("x")
+        if not (batch.isdigit() and length.isdigit() and int(batch) and int(length)):
+            raise UsageError(
+                f"{flag} {text}: expected batch x length such as 1x32,8x64", where=flag
+            )
+        shapes.append((int(batch), int(length)))
+    return shapes

@@ -132,11 +132,8 @@ def _prune_at_once(
         if needs_data:
             rows = DatasetRows(dataset, loaded, length, shared.seed, Path(scratch))
         facts = module.apply(loaded, rows, options)
-        times = {name: facts.pop(name) for name in list(facts) if name.endswith("_ms")}
         metrics = validation_metrics(loaded, dataset, length) if dataset else {}
-        job.publish(
-            lambda folder: save_model(loaded, folder), metrics={**facts, **metrics}, facts=times
-        )
+        job.publish(lambda folder: save_model(loaded, folder), metrics={**facts, **metrics})
 
 
 def _write_rewritten(

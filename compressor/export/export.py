@@ -40,6 +40,7 @@ def export_folder(
     quantize_embeddings: bool = True,
     preset: Preset | None = None,
     opset: int | None = None,
+    plain_sums: bool = True,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Write model.onnx, config and tokenizer into `folder`, and check the graph against `model`.
@@ -56,6 +57,7 @@ def export_folder(
         quantize_embeddings: int8 embedding tables as well.
         preset: the processor that an int8 graph is made for; None for this machine.
         opset: ONNX operator set; None for the newest.
+        plain_sums: see `fuse`.
         tolerance: largest parity error of the written graph, as a share of the largest output;
             None for the defaults of `check_parity`.
 
@@ -71,7 +73,7 @@ def export_folder(
     with TemporaryDirectory(dir=folder, prefix=".float-") as name:
         scratch = Path(name)
         facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET}
-        facts |= export_graph(model, example, scratch / GRAPH, opset=opset)
+        facts |= export_graph(model, example, scratch / GRAPH, opset=opset, plain_sums=plain_sums)
         float_tolerance = tolerance if number_format == "fp32" else None
         float_parity = check_parity(model, scratch, make_inputs, tolerance=float_tolerance)
         facts["float_bytes"] = _bytes(scratch)

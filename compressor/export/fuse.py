@@ -33,8 +33,12 @@ TOKENWISE = frozenset(
 )
 
 
-def fuse(model: ir.Model) -> dict[str, int]:
+def fuse(model: ir.Model, *, plain_sums: bool = True) -> dict[str, int]:
     """Apply every rewrite to `model` in place.
+
+    Args:
+        model: a float graph.
+        plain_sums: keep residual sums away from ONNX Runtime's SkipLayerNormalization.
 
     Returns:
         how many nodes each rewrite changed.
@@ -43,7 +47,7 @@ def fuse(model: ir.Model) -> dict[str, int]:
     remove_unused(model)  # a dead reshape would still count as a reader below
     facts = {
         "reshapes_removed": removed,
-        "residual_sums": keep_residual_sums(model.graph),
+        "residual_sums": keep_residual_sums(model.graph) if plain_sums else 0,
         "first_token_nodes": compute_first_token_only(model.graph),
     }
     remove_unused(model)

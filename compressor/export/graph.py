@@ -75,6 +75,7 @@ def export_graph(
     path: Path,
     *,
     opset: int | None = None,
+    plain_sums: bool = True,
 ) -> dict[str, int]:
     """Write `model` as a float ONNX graph, rewritten to run fast (see `fuse`).
 
@@ -83,6 +84,7 @@ def export_graph(
         example: one batch of inputs as the tokenizer makes them; only shapes and validity matter.
         path: the file to write; past 2 GB the weights go to `<path>.data`.
         opset: ONNX operator set, 18 or newer; below 23 attention is not one node, and slower.
+        plain_sums: see `fuse`.
 
     Returns:
         how many nodes each rewrite changed.
@@ -99,7 +101,7 @@ def export_graph(
     output = output_name(model, inputs)
     graph = _capture(model, inputs, output, version)
     _name_weights(graph, model)
-    facts = fuse(graph)
+    facts = fuse(graph, plain_sums=plain_sums)
     strip(graph)
     save(graph, path)
     return facts

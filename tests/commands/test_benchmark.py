@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from compressor.cli import run
-from compressor.commands.benchmark import parse_shapes
+from compressor.commands.options import parse_shapes
 from compressor.measure.schema import validate_report
 
 QUICK = ["--shapes", "1x8,2x16", "--rounds", "3"]
@@ -149,7 +149,7 @@ def test_what_cannot_be_exported_twice_or_quantized_again(here, capsys):
 
 
 def test_shapes():
-    assert parse_shapes("1x32, 8x64") == [(1, 32), (8, 64)]
+    assert parse_shapes("1x32, 8x64", "--shapes") == [(1, 32), (8, 64)]
 
 
 def test_inspect_shows_bits_zeros_and_lineage(here, capsys):
