@@ -38,6 +38,9 @@ class ExportOptions:
         "processor that an int8 graph is made for; auto is this one. x86 is one without VNNI",
         choices=("auto", "x86", "vnni", "arm64"),
     )
+    cache: bool = option(
+        True, "a decoder that writes: keys and values as inputs and outputs, to go on from"
+    )
     tune: str = option(
         "",
         "batch x length, such as 1x32: measure the graphs that may be fastest there on this "
@@ -106,6 +109,7 @@ def _export(
             weights=read_integers(checkpoint) if quantized else None,
             quantize_embeddings=options.embeddings == "int8",
             preset=None if options.cpu == "auto" else options.cpu,
+            cache=options.cache and loaded.task == "causal-lm",
             tolerance=options.tolerance or None,
             **variant,
         )

@@ -15,8 +15,8 @@ import torch
 from compressor.export.editing import save, strip
 from compressor.export.graph import DEFAULT_OPSET, export_graph
 from compressor.export.integers import quantize_graph
-from compressor.export.parity import check_parity, random_inputs
-from compressor.export.session import GRAPH
+from compressor.export.parity import check_generation, check_parity, random_inputs
+from compressor.export.session import GRAPH, POSITIONS
 from compressor.export.simulate import simulated_int8
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def export_folder(
     preset: Preset | None = None,
     opset: int | None = None,
     plain_sums: bool = True,
+    cache: bool = False,
     tolerance: float | None = None,
 ) -> dict[str, Any]:
     """Write model.onnx, config and tokenizer into `folder`, and check the graph against `model`.
@@ -58,6 +59,7 @@ def export_folder(
         preset: the processor that an int8 graph is made for; None for this machine.
         opset: ONNX operator set; None for the newest.
         plain_sums: see `fuse`.
+        cache: a decoder that writes: give its graph keys and values to go on from.
         tolerance: largest parity error of the written graph, as a share of the largest output;
             None for the defaults of `check_parity`.
 
@@ -69,13 +71,19 @@ def export_folder(
         GateError: the graph computes something else.
     """
     int8, half = number_format == "int8", number_format == "fp16"
+    if cache:
+        example = {**example, POSITIONS: example["input_ids"]}
     make_inputs = random_inputs(model, example)
     with TemporaryDirectory(dir=folder, prefix=".float-") as name:
         scratch = Path(name)
         facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET}
-        facts |= export_graph(model, example, scratch / GRAPH, opset=opset, plain_sums=plain_sums)
+        facts |= export_graph(
+            model, example, scratch / GRAPH, opset=opset, plain_sums=plain_sums, cache=cache
+        )
         float_tolerance = tolerance if number_format == "fp32" else None
         float_parity = check_parity(model, scratch, make_inputs, tolerance=float_tolerance)
+        if cache:
+            facts["generation_parity"] = check_generation(model, scratch, make_inputs)
         facts["float_bytes"] = _bytes(scratch)
         if int8:
             facts |= quantize_graph(

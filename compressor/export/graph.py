@@ -19,6 +19,14 @@ import torch
 
 from compressor.errors import InputError
 from compressor.export.attention import use_attention_node
+from compressor.export.cache import (
+    PRESENT,
+    WithCache,
+    cached_example,
+    dynamic_axes,
+    name_axes,
+    names,
+)
 from compressor.export.editing import save, strip
 from compressor.export.fuse import fuse
 from compressor.export.quiet import quiet_libraries
@@ -76,6 +84,7 @@ def export_graph(
     *,
     opset: int | None = None,
     plain_sums: bool = True,
+    cache: bool = False,
 ) -> dict[str, int]:
     """Write `model` as a float ONNX graph, rewritten to run fast (see `fuse`).
 
@@ -85,6 +94,7 @@ def export_graph(
         path: the file to write; past 2 GB the weights go to `<path>.data`.
         opset: ONNX operator set, 18 or newer; below 23 attention is not one node, and slower.
         plain_sums: see `fuse`.
+        cache: give a decoder's graph keys and values to go on from, see `cache.py`.
 
     Returns:
         how many nodes each rewrite changed.
@@ -97,9 +107,17 @@ def export_graph(
         raise InputError(
             f"opset {version} is not supported; expected {LOWEST_OPSET} to {DEFAULT_OPSET}"
         )
-    inputs = _traceable(accepted_inputs(model, example))
-    output = output_name(model, inputs)
-    graph = _capture(model, inputs, output, version)
+    if cache:
+        inputs = cached_example(model)
+        outputs = ["logits", *names(PRESENT, model.config.get_text_config().num_hidden_layers)]
+        wrapper, axes = WithCache(model, list(inputs)), dynamic_axes(inputs)
+    else:
+        inputs = _traceable(accepted_inputs(model, example))
+        outputs = [output_name(model, inputs)]
+        wrapper, axes = OneOutput(model, list(inputs), outputs[0]), _dynamic_axes(inputs)
+    graph = _capture(wrapper, inputs, outputs, axes, version)
+    if cache:
+        name_axes(graph.graph)
     _name_weights(graph, model)
     facts = fuse(graph, plain_sums=plain_sums)
     strip(graph)
@@ -116,26 +134,26 @@ def _traceable(example: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _capture(
-    model: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str, opset: int
+    wrapper: OneOutput | WithCache,
+    inputs: dict[str, torch.Tensor],
+    outputs: list[str],
+    axes: tuple[dict[int, object], ...],
+    opset: int,
 ) -> ir.Model:
     """Trace, translate and fold constants; every complaint of torch becomes one InputError."""
     import onnxscript.optimizer
 
-    wrapper = OneOutput(model, list(inputs), output).eval()
+    model = wrapper.eval().model
+    without = _without_cache(model) if isinstance(wrapper, OneOutput) else contextlib.nullcontext()
     try:
-        with (
-            quiet_libraries(),
-            torch.no_grad(),
-            _without_cache(model),
-            use_attention_node(model, opset),
-        ):
+        with quiet_libraries(), torch.no_grad(), without, use_attention_node(model, opset):
             program = torch.onnx.export(
                 wrapper,
                 tuple(inputs.values()),
                 dynamo=True,
                 input_names=list(inputs),
-                output_names=[output],
-                dynamic_shapes=(_dynamic_axes(inputs),),
+                output_names=outputs,
+                dynamic_shapes=(axes,),
                 opset_version=opset,
                 verbose=False,
                 # torch's own pass adds a RotaryEmbedding fusion whose caches lack the batch axis

@@ -18,13 +18,15 @@ import numpy as np
 import torch
 
 from compressor.errors import GateError
+from compressor.export.cache import position_ids
 from compressor.export.graph import accepted_inputs
-from compressor.export.session import GRAPH, open_session
+from compressor.export.session import GRAPH, POSITIONS, open_session
 
 SHAPES = ((2, 11), (5, 23))  # (batch, length)
 FLOAT_TOLERANCE = 1e-4
 ROUNDING_FACTOR = 3.0
 SMALLEST_ROUNDING = 1e-2
+GENERATED = 6  # tokens
 Inputs = dict[str, torch.Tensor]
 
 
@@ -50,6 +52,8 @@ def random_inputs(
                 made[name] = torch.randn(batch, *like.shape[1:], generator=draw)
             elif name.endswith("attention_mask"):
                 made[name] = mask if name == "attention_mask" else torch.ones_like(mask)
+            elif name == POSITIONS:
+                made[name] = position_ids(mask, length)
             elif name == "token_type_ids":
                 second = (torch.arange(length) >= length // 2).long().expand(batch, length)
                 made[name] = second * mask * int(getattr(config, "type_vocab_size", 1) > 1)
@@ -136,6 +140,51 @@ def check_parity(
             where=GRAPH,
         )
     return facts
+
+
+def check_generation(
+    model: torch.nn.Module, folder: Path, make_inputs: Callable[[int, int], Inputs]
+) -> dict[str, Any]:
+    """Compare what a decoder's float graph writes, token by token, with what PyTorch writes.
+
+    Args:
+        model: the float model, in evaluation mode.
+        folder: where the graph with keys and values was written.
+        make_inputs: (batch, length) -> inputs; see `random_inputs`.
+
+    Returns:
+        tokens: how many were compared.
+
+    Raises:
+        GateError: the graph writes something else.
+    """
+    from compressor.export.greedy import continued
+
+    inputs = {name: make_inputs(2, 11)[name] for name in ("input_ids", "attention_mask")}
+    wanted = _written_on(model, inputs, GENERATED)
+    session = open_session(folder, threads=torch.get_num_threads())
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    found = continued(session, arrays, GENERATED)
+    if not np.array_equal(found, wanted):
+        raise GateError(
+            f"parity: the graph goes on with the tokens {found.tolist()} where PyTorch writes "
+            f"{wanted.tolist()}",
+            where=GRAPH,
+        )
+    return {"tokens": int(found.size)}
+
+
+def _written_on(model: torch.nn.Module, inputs: Inputs, count: int) -> np.ndarray:
+    """The likeliest next tokens without any cache, [rows, count]."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    for _ in range(count):
+        given = {"input_ids": ids, "attention_mask": mask}
+        given[POSITIONS] = position_ids(mask, ids.shape[1])
+        with torch.no_grad():
+            logits = model(**accepted_inputs(model, given)).logits
+        ids = torch.cat([ids, logits[:, -1:].argmax(-1)], dim=1)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    return ids[:, -count:].numpy()
 
 
 def _run(model: torch.nn.Module, inputs: Inputs) -> np.ndarray:

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     import onnxruntime
 
 GRAPH = "model.onnx"
+PAST, POSITIONS = "past_key_values", "position_ids"
 FATAL = 4  # ONNX Runtime writes coloured lines to stderr below this; failures raise anyway
 NUMPY_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
 class Session:
-    """A graph with one output.
+    """A graph whose first output is the model's.
 
     Attributes:
-        input_names: the arrays that `run` takes, in the graph's order.
+        input_names: the arrays that `run` must be given, in the graph's order.
+        cached: names of the keys and values that a decoder goes on from, which may be left out.
         device: "cpu" or "cuda", where it really runs.
     """
 
@@ -32,21 +34,33 @@ class Session:
         import onnxruntime
 
         self._session = session
-        self._types = {value.name: NUMPY_TYPES.get(value.type) for value in session.get_inputs()}
-        self._output = session.get_outputs()[0].name
+        taken = {value.name: value for value in session.get_inputs()}
+        self._types = {name: NUMPY_TYPES.get(value.type) for name, value in taken.items()}
+        self._outputs = [value.name for value in session.get_outputs()]
+        self.cached = tuple(name for name in taken if name.startswith(PAST))
+        self._cache_shapes = {name: taken[name].shape for name in self.cached}
         self._options = onnxruntime.RunOptions()
         self._options.log_severity_level = FATAL
-        self.input_names = tuple(self._types)
+        own = {*self.cached, POSITIONS} if self.cached else set()
+        self.input_names = tuple(name for name in self._types if name not in own)
         self.device = "cuda" if "CUDA" in session.get_providers()[0] else "cpu"
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The graph's output.
+        """The graph's first output, float32 [rows, ...]; see `step`."""
+        return self._run(inputs, self._outputs[:1])[0]
+
+    def step(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The first output, and what the next call of a decoder takes as its past."""
+        first, *kept = self._run(inputs, self._outputs)
+        return first, dict(zip(self.cached, kept, strict=True))
+
+    def _run(self, inputs: Mapping[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+        """The named outputs.
 
         Args:
-            inputs: an array for each of `input_names`; others are ignored.
-
-        Returns:
-            float32 [rows, ...].
+            inputs: an array for each of `input_names`; others are ignored. Without a past a
+                decoder begins anew, and without positions they are counted by the mask.
+            outputs: names.
 
         Raises:
             InputError: an input is missing, or the graph cannot run on these shapes.
@@ -56,15 +70,26 @@ class Session:
             raise InputError(
                 f"the graph takes {', '.join(self.input_names)}; missing: {', '.join(missing)}"
             )
+        inputs = {**self._begun(inputs), **inputs} if self.cached else inputs
         arrays = {name: np.asarray(inputs[name], dtype=kind) for name, kind in self._types.items()}
         try:
-            (output,) = self._session.run([self._output], arrays, self._options)
+            found = self._session.run(outputs, arrays, self._options)
         except Exception as problem:
             if not _from_onnxruntime(problem):
                 raise
             shapes = {name: list(array.shape) for name, array in arrays.items()}
             raise InputError(f"the graph cannot run on {shapes}: {_first_line(problem)}") from None
-        return output.astype(np.float32, copy=False)
+        return [found[0].astype(np.float32, copy=False), *found[1:]]
+
+    def _begun(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """An empty past, and positions by the mask."""
+        rows, length = inputs["input_ids"].shape
+        made = {
+            name: np.zeros((rows, shape[1], 0, shape[3]), dtype=np.float32)
+            for name, shape in self._cache_shapes.items()
+        }
+        mask = np.asarray(inputs["attention_mask"], dtype=np.int64)
+        return {**made, POSITIONS: (mask.cumsum(-1) - 1).clip(min=0)[:, -length:]}
 
 
 def open_session(folder: Path, *, threads: int, cuda: bool = False) -> Session:
