@@ -210,7 +210,10 @@ class Rewriter:
         if kind == "uint8":
             values, zero = (values.astype(np.int16) + MIDDLE).astype(np.uint8), np.uint8(MIDDLE)
         stored = self._weight(f"{name}_quantized", values)
-        scale = self._weight(f"{name}_scale", linear.scale.reshape(-1))
+        scales = linear.scale.reshape(-1)
+        if (scales == scales[0]).all() and linear.activation == "dynamic":
+            scales = scales[0]  # one for the whole matrix
+        scale = self._weight(f"{name}_scale", scales)
         if linear.activation == "dynamic":
             zero_point = self._weight(f"{name}_zero_point", np.array(zero))
             result = self._dynamic(node, stored, scale, zero_point)

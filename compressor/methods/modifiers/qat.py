@@ -35,6 +35,7 @@ from compressor.methods.input_ranges import (
     activation_grid,
 )
 from compressor.methods.transforms.dynamic import (
+    GRANULARITY_HELP,
     PORTABLE_HELP,
     linears_to_quantize,
     quantize_linears,
@@ -68,6 +69,7 @@ class Options:
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
     portable: bool = option(True, PORTABLE_HELP)
+    granularity: str = option("channel", GRANULARITY_HELP, choices=("channel", "tensor"))
 
     def __post_init__(self) -> None:
         if self.symmetric and self.ranges == "dynamic":
@@ -121,6 +123,7 @@ class Modifier:
         self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
         self.modules = linears_to_quantize(self.model, options.exclude)
         self.start = int(options.qat_start * context.total_steps)
+        self.how = {"portable": options.portable, "granularity": options.granularity}
         self.rounding = False
         self.mask: torch.Tensor | None = None
         for module in self.modules.values():
@@ -143,7 +146,7 @@ class Modifier:
             self._observe(module, inputs)
         if not self.rounding:
             return F.linear(inputs, module.weight, module.bias)
-        values, scale = quantize_rows(module.weight, portable=self.options.portable)
+        values, scale = quantize_rows(module.weight, **self.how)
         weight = straight_through(module.weight, values * scale)
         if self.options.ranges == "dynamic":
             rounded = round_tokens(inputs)
@@ -188,7 +191,7 @@ class Modifier:
                 low, high = getattr(module, BOUNDS).detach().tolist()
                 grids[name] = activation_grid(low, high, symmetric=self.options.symmetric)
                 delattr(module, BOUNDS)
-        rows, error = quantize_linears(self.modules, portable=self.options.portable)
+        rows, error = quantize_linears(self.modules, **self.how)
         attach(self.model, rows, grids or None, symmetric=self.options.symmetric)
         return {
             "linears_quantized": len(rows),

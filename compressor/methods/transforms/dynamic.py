@@ -44,6 +44,7 @@ PORTABLE_HELP = (
 )
 
 
+GRANULARITY_HELP = "one scale for each output (channel) or for the whole matrix (tensor)"
 SMOOTH_HELP = (
     "move outliers of the inputs into the weights first (SmoothQuant), by this power, usually 0.5; "
     "0 does not"
@@ -59,6 +60,7 @@ class Options:
     )
 
     portable: bool = option(True, PORTABLE_HELP)
+    granularity: str = option("channel", GRANULARITY_HELP, choices=("channel", "tensor"))
     smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
     samples: int = option(256, "with --smooth: number of rows to look at", low=1)
 
@@ -80,12 +82,15 @@ def largest_pair(weight: torch.Tensor) -> torch.Tensor:
     return above.maximum(below).amax(dim=1, keepdim=True)
 
 
-def quantize_rows(weight: torch.Tensor, *, portable: bool = False) -> Rows:
-    """Round a weight matrix to nearest, symmetric, one scale per output channel.
+def quantize_rows(
+    weight: torch.Tensor, *, portable: bool = False, granularity: str = "channel"
+) -> Rows:
+    """Round a weight matrix to nearest, symmetric, one scale per output channel or for all.
 
     Args:
         weight: float [out, in].
         portable: widen a row's scale until no pair of neighbours can overflow 16 bits.
+        granularity: "channel", or "tensor" for one scale of the whole matrix.
 
     Returns:
         values int8 [out, in] and scale float32 [out, 1]; |weight - values * scale| <= scale / 2.
@@ -96,13 +101,15 @@ def quantize_rows(weight: torch.Tensor, *, portable: bool = False) -> Rows:
     # Processors without VNNI or its like add two neighbouring products in 16 bits, and inputs go
     # up to 255: 255 (q_0 + q_1) <= 32,767 holds up to 128, which is 127.5 and two roundings.
     largest = largest_pair(weight) if portable else weight.abs().amax(dim=1, keepdim=True)
+    if granularity == "tensor":
+        largest = largest.max().expand_as(largest)
     scale = (largest / HALF_RANGE).clamp(min=SMALLEST_SCALE)  # [out, 1]
     values = (weight / scale).round().clamp(LOWEST, HIGHEST)
     return values.to(torch.int8), scale
 
 
 def quantize_linears(
-    modules: Mapping[str, torch.nn.Module], *, portable: bool
+    modules: Mapping[str, torch.nn.Module], *, portable: bool, granularity: str = "channel"
 ) -> tuple[dict[str, Rows], float]:
     """`quantize_rows` of every module.
 
@@ -111,7 +118,9 @@ def quantize_linears(
     """
     rows, error, power = {}, 0.0, 0.0
     for name, module in modules.items():
-        rows[name] = values, scale = quantize_rows(module.weight, portable=portable)
+        rows[name] = values, scale = quantize_rows(
+            module.weight, portable=portable, granularity=granularity
+        )
         weight = module.weight.detach().double()
         error += float((weight - values * scale).square().sum())
         power += float(weight.square().sum())
@@ -159,7 +168,9 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     if options.smooth:
         sample = sample_of(loaded.model, batches, options.samples, instead="no --smooth")
         facts = {"smoothed": smooth(loaded.model, sample, options.smooth)}
-    rows, error = quantize_linears(modules, portable=options.portable)
+    rows, error = quantize_linears(
+        modules, portable=options.portable, granularity=options.granularity
+    )
     attach(loaded.model, rows)
     return {
         "linears_quantized": len(rows),

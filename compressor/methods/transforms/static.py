@@ -21,6 +21,7 @@ from compressor.methods.contract import Batch, option
 from compressor.methods.input_ranges import CALIBRATIONS, activation_grid, input_ranges
 from compressor.methods.smooth import smooth
 from compressor.methods.transforms.dynamic import (
+    GRANULARITY_HELP,
     PORTABLE_HELP,
     SMOOTH_HELP,
     linears_to_quantize,
@@ -52,6 +53,7 @@ class Options:
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
     portable: bool = option(True, PORTABLE_HELP)
+    granularity: str = option("channel", GRANULARITY_HELP, choices=("channel", "tensor"))
     smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,9 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         name: activation_grid(low, high, symmetric=options.symmetric)
         for name, (low, high) in ranges.items()
     }
-    rows, error = quantize_linears(modules, portable=options.portable)
+    rows, error = quantize_linears(
+        modules, portable=options.portable, granularity=options.granularity
+    )
     attach(model, rows, grids, symmetric=options.symmetric)
     return {
         "linears_quantized": len(rows),

@@ -183,3 +183,20 @@ def test_portable_changes_nothing_where_no_pair_is_large():
     plain, portable = quantize_rows(weight), quantize_rows(weight, portable=True)
     assert torch.equal(plain[0], portable[0])
     assert torch.equal(plain[1], portable[1])
+
+
+def test_one_scale_for_the_whole_matrix():
+    weight = torch.tensor([[0.5, -1.0], [0.25, 0.1]])
+    values, scale = quantize_rows(weight, granularity="tensor")
+    assert scale.flatten().tolist() == [pytest.approx(1 / 127.5)] * 2
+    assert values.tolist() == [[64, -127], [32, 13]]
+    model, other = tiny.model(), tiny.model()
+    facts = [
+        apply(SimpleNamespace(model=m), None, Options(granularity=g))
+        for m, g in ((model, "channel"), (other, "tensor"))
+    ]
+    assert facts[0]["weight_error"] < facts[1]["weight_error"]
+    assert all(
+        len(set(linear.scale.flatten().tolist())) == 1
+        for linear in quantized_weights(other).values()
+    )
