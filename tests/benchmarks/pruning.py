@@ -3,11 +3,15 @@
     python tests/benchmarks/pruning.py zeros DATA --epochs 6 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py layers DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py units DATA --seeds 3 -o FOLDER
+    python tests/benchmarks/pruning.py transfer DATA --epochs 3 --seeds 3 -o FOLDER
 
 `zeros`: 70, 80 and 90 % of the encoder's weights, at once without training, at once with training
 afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
+`transfer`: a masked language model, trained on DATA's texts, loses 85 and 90 % of its weights while
+it is trained on (Prune Once for All, three times EPOCHS), or at once; all are then fitted to the
+task for EPOCHS with their zeros locked.
 
 DATA, the rows that are held out and the teachers are those of `distillation_ablation.py`, which
 may share FOLDER. With --choose the scored rows are the held-out training rows: options are chosen
@@ -21,7 +25,14 @@ import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distillation_ablation import accuracy, compressor, interval, train_teacher, write_data
+from distillation_ablation import (
+    accuracy,
+    compressor,
+    interval,
+    train_teacher,
+    train_words,
+    write_data,
+)
 
 SPARSITIES = (0.7, 0.8, 0.9)
 AT_ONCE = {
@@ -42,6 +53,12 @@ GRADUAL = (
 )
 STRATEGIES = ("top", "bottom", "alternate-even", "symmetric", "contribution")
 UNITS = ("fisher", "michel", "magnitude", "random")
+
+ONCE_FOR_ALL = (
+    "prune {words} --method gmp --prune-end 0.5 --rewind --teacher {words} --task masked-lm "
+    "--objective soft_labels --temperature 2 --hard-weight 0.5 --lr 5e-4 --warmup 0.01 --keep last"
+)
+FITTED = "distill {teacher} --student {last} --method soft_labels --temperature 2 --hard-weight 0.5"
 
 Ways = dict[str, list[str]]
 
@@ -82,17 +99,31 @@ def units(train: str, epochs: float) -> Ways:
     return ways
 
 
+def transfer(train: str, epochs: float) -> Ways:
+    """Commands of every way and sparsity, all from one masked language model."""
+    ways: Ways = {"dense": [f"{FITTED} {train}".replace("{last}", "{words}")]}
+    locked = f"{FITTED} --with lock_sparsity {train}"
+    for sparsity in (0.85, 0.9):
+        share = f" --sparsity {sparsity}"
+        once = ONCE_FOR_ALL + share + f" --epochs {3 * epochs:g}"
+        ways[f"{sparsity:.0%} Prune Once for All"] = [once, locked]
+        for name in ("magnitude", "random"):
+            cut = f"prune {{words}} {AT_ONCE[name]}{share}"
+            ways[f"{sparsity:.0%} {name} at once"] = [cut, locked]
+    return ways
+
+
 def score(folder: Path, name: str, commands: list[str], seed: int, data: str) -> float:
     """Accuracy at the end of one way's commands."""
     teacher = last = folder / f"teacher-{seed}"
     for number, command in enumerate(commands):
         known = "".join(c if c.isalnum() else "_" for c in f"{name}-{data}-{seed}-{number}")
         target = folder / known
-        words = command.format(teacher=teacher, last=last).split()
+        words = command.format(teacher=teacher, last=last, words=folder / f"words-{seed}").split()
         words += ["--data", str(folder / data), "--seed", str(seed), "-o", str(target)]
         if "--importance random" in command:
             words += ["--random-seed", str(seed + 1)]
-        if "soft_labels" in words:
+        if "soft_labels" in words and "masked-lm" not in words:
             words += ["--teacher-cache", str(folder / f"answers-{seed}")]
         compressor(words, target.with_suffix(".log"))
         last = target
@@ -102,7 +133,7 @@ def score(folder: Path, name: str, commands: list[str], seed: int, data: str) ->
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tables = {"zeros": zeros, "layers": layers, "units": units}
+    tables = {"zeros": zeros, "layers": layers, "units": units, "transfer": transfer}
     parser.add_argument("table", choices=tables)
     parser.add_argument("data", type=Path)
     parser.add_argument("--rows", type=int, default=16_000)
@@ -127,6 +158,8 @@ def main() -> None:
     ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
     with ThreadPoolExecutor(given.workers) as pool:
         list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
+        if given.table == "transfer":
+            list(pool.map(lambda seed: train_words(folder, seed), seeds))
         if given.choose:  # scored by what leaves the teacher as it is
             ways = {"teacher": ["prune {teacher} --method magnitude --sparsity 0"], **ways}
         jobs = [(name, seed) for name in ways for seed in seeds]
