@@ -16,6 +16,7 @@ from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.job import command_line, open_model, print_folder
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
+from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.splits import split_for_evaluation
 from compressor.errors import GateError, InputError
@@ -42,6 +43,9 @@ class MeasureOptions:
     rounds: int = option(30, "turns of each model at each shape", low=3)
     threads: int = option(0, "threads of each model; 0 for all cores allowed", low=0)
     max_length: int = option(128, "longest scored input in tokens", low=4)
+    disagreements: str = option(
+        "", "file to write the rows to whose class differs from the baseline's, as jsonl"
+    )
     max_drop: float | None = option(None, "gate: most points that may be lost")
     min_retention: float | None = option(None, "gate: smallest metric / baseline metric")
     min_speedup: float | None = option(None, "gate: smallest speed-up, geometric mean of shapes")
@@ -79,6 +83,8 @@ def run(
     if dataset is not None:
         split_for_evaluation(dataset, measure.split)
     _refuse_unjudgeable(gates, checkpoints, dataset)
+    if measure.disagreements:
+        refuse_disagreements(Path(measure.disagreements), dataset)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
     fingerprint = _fingerprint(checkpoints, dataset, measure, shared)
@@ -171,7 +177,7 @@ def measure_all(
     shared: Shared,
 ) -> dict[str, Any]:
     """Open, score and time every model; the first is the baseline."""
-    from compressor.commands.candidates import open_candidate, score_candidate
+    from compressor.commands.candidates import open_candidate, outputs_of
     from compressor.measure.latency import measure_in_turns
     from compressor.measure.machine import add_load_after, machine_facts
     from compressor.measure.report import build_report
@@ -188,12 +194,14 @@ def measure_all(
     if dataset is not None:
         split = split_for_evaluation(dataset, measure.split)
         task = _task_facts(dataset, split, candidates[0], measure)
+        answers = []
         with console.Progress(f"scoring on {split}", len(candidates)) as progress:
-            for candidate, entry in zip(candidates, facts, strict=True):
-                entry["accuracy"] = score_candidate(
-                    candidate, dataset, split, measure.max_length, shared.seed
-                )
+            for candidate in candidates:
+                answers.append(outputs_of(candidate, dataset, split, measure.max_length))
                 progress.advance()
+        add_scores(facts, answers, dataset, shared.seed)
+        if measure.disagreements:
+            write_disagreements(Path(measure.disagreements), dataset, split, names, answers)
     fitting = [shape for shape in shapes if shape[1] <= min(c.longest for c in candidates)]
     if len(fitting) < len(shapes):
         console.warn("shapes longer than a model's positions are left out")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from compressor.checkpoint.folder import Checkpoint
     from compressor.data.dataset import Dataset
-    from compressor.train.evaluate import Forward
+    from compressor.train.evaluate import Evaluation, Forward
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,9 @@ def _onnx_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str
     )
 
 
-def score_candidate(
-    candidate: Candidate, dataset: Dataset, split: str, max_length: int, seed: int
-) -> dict[str, Any]:
-    """The report's `accuracy` entry of a candidate on a split, with its interval."""
+def outputs_of(candidate: Candidate, dataset: Dataset, split: str, max_length: int) -> Evaluation:
+    """What a candidate answers to the rows of a split."""
     from compressor.data.encode import encode
-    from compressor.measure.metrics import score
     from compressor.train.evaluate import evaluate
     from compressor.train.feed import Feed
 
@@ -169,8 +166,7 @@ def score_candidate(
             folder=Path(scratch),
         )
         feed = Feed(encoded, candidate.tokenizer, task, batch_size=16)
-        result = evaluate(candidate.forward, feed)
-    return score(task.name, task.metric, result.outputs, result.labels, seed=seed)
+        return evaluate(candidate.forward, feed)
 
 
 def tokenise_milliseconds(candidate: Candidate, texts: list[tuple[str, ...]]) -> float:

@@ -119,7 +119,11 @@ def _loss(model: Model, reference: Model, unit: str | None) -> str:
 
 
 def _holds(model: Model, reference: Model) -> bool:
-    """Whether the baseline's value is not better than the whole interval of this model."""
+    """Whether no loss is sure: by the rows themselves, or by this model's interval alone."""
+    paired = model["paired"]
+    if paired and paired["high"] is not None:
+        lower = model["accuracy"]["metric"] in LOWER_IS_BETTER
+        return paired["low"] <= 0 if lower else paired["high"] >= 0
     own, theirs = model["accuracy"], reference["accuracy"]["value"]
     if own["low"] is None or own["high"] is None:
         return model["drop"] <= 0
@@ -163,15 +167,17 @@ def _lost_accuracy(losers: Sequence[Model], reference: Model, unit: str | None) 
         what = f"Points of {metric} lost" if unit == words.POINTS else f"Growth of {metric}"
         return [f"{what} beyond what the 95 % intervals explain: {words.listed(each)}."]
     return [
-        f"{model['name']} {_loss(model, reference, unit)}, more than its 95 % interval "
-        f"{_interval(model)} explains."
-        for model in losers
+        f"{model['name']} {_loss(model, reference, unit)}, {_certainty(model)}." for model in losers
     ]
 
 
-def _interval(model: Model) -> str:
-    own = model["accuracy"]
-    return words.interval_text(own["metric"], own["low"], own["high"])
+def _certainty(model: Model) -> str:
+    own, paired = model["accuracy"], model["paired"]
+    if paired and paired["high"] is not None:
+        shown = words.interval_text(own["metric"], paired["low"], paired["high"])
+        return f"{shown} against it on the same rows (95 %)"
+    shown = words.interval_text(own["metric"], own["low"], own["high"])
+    return f"more than its 95 % interval {shown} explains"
 
 
 def _is_int8(model: Model) -> bool:

@@ -54,12 +54,12 @@ def evaluate_predictions(
     if task_name == CLASSIFICATION:
         cells, counts = _confusion_cells(outputs, labels)
         values = {
-            name: _classification_metric(name, cells, counts[None], outputs.shape[1])
+            name: classification_metric(name, cells, counts[None], outputs.shape[1])
             for name in names
         }
     else:
         once = np.ones((1, len(labels)))
-        values = {name: _row_metric(name, outputs, labels, once) for name in names}
+        values = {name: row_metric(name, outputs, labels, once) for name in names}
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -113,8 +113,8 @@ def bootstrap_interval(
         values = _resampled_classes(metric, outputs, labels, generator, rounds)
     else:
         values = [
-            _row_metric(metric, outputs, labels, weights)
-            for weights in _resampled_rows(len(labels), generator, rounds)
+            row_metric(metric, outputs, labels, weights)
+            for weights in resampled_rows(len(labels), generator, rounds)
         ]
     drawn = np.concatenate(values)
     drawn = drawn[~np.isnan(drawn)]
@@ -228,12 +228,12 @@ def _resampled_classes(
     for start in range(0, rounds, step):
         drawn = generator.multinomial(rows, counts / rows, size=min(step, rounds - start))
         values.append(
-            _classification_metric(metric, cells, drawn.astype(np.float64), outputs.shape[1])
+            classification_metric(metric, cells, drawn.astype(np.float64), outputs.shape[1])
         )
     return values
 
 
-def _classification_metric(
+def classification_metric(
     metric: str, cells: np.ndarray, counts: np.ndarray, classes: int
 ) -> np.ndarray:
     """One value per sample [samples] from the counts of the cells [samples, cells]."""
@@ -260,7 +260,7 @@ def _classification_metric(
         return np.where((spread_predicted == 0) & (spread_actual > 0), 0.0, value)
 
 
-def _resampled_rows(rows: int, generator: np.random.Generator, rounds: int) -> Iterator[np.ndarray]:
+def resampled_rows(rows: int, generator: np.random.Generator, rounds: int) -> Iterator[np.ndarray]:
     """How often each row was drawn, [samples, rows] at a time."""
     step = max(1, _CELLS_AT_ONCE // rows)
     for start in range(0, rounds, step):
@@ -271,7 +271,7 @@ def _resampled_rows(rows: int, generator: np.random.Generator, rounds: int) -> I
         yield counts.reshape(samples, rows).astype(np.float64)
 
 
-def _row_metric(
+def row_metric(
     metric: str, outputs: np.ndarray, labels: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     """One value per sample [samples]; `weights` [samples, rows] counts each row's draws."""

@@ -41,8 +41,8 @@ def build_report(
             tokenise_ms_per_row); None when only latency and size were measured.
         baseline: name of the model that the others are compared with.
         models: one dict each: name, path, runtime, accuracy (as `metrics.score` returns it, or
-            None), size (bytes by `SIZES`, and parameters; or None), latency (rows of
-            `measure_in_turns`); optional: tokenise_ms (median milliseconds to tokenise one batch
+            None), paired (as `paired.compare` returns it, or None), size (bytes by `SIZES`, and
+            parameters; or None), latency (rows of `measure_in_turns`); optional: tokenise_ms (median milliseconds to tokenise one batch
             of the first shape), precision ("fp32", "int8"), steps (the lineage: verb, method,
             command, options), and anything else, which is kept.
         command: the command line that makes this report again.
@@ -179,6 +179,7 @@ def _completed(model: Model, reference: Model) -> dict[str, Any]:
     return {
         **model,
         "accuracy": model.get("accuracy"),
+        "paired": model.get("paired"),
         "size": model.get("size"),
         "latency": model.get("latency") or [],
         "compression_ratio": ratios,

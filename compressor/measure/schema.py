@@ -23,6 +23,14 @@ _ACCURACY = {
     "high": _NUMBER_OR_NULL,
 }
 
+_PAIRED = {
+    "difference": _NUMBER_OR_NULL,
+    "low": _NUMBER_OR_NULL,
+    "high": _NUMBER_OR_NULL,
+    "agreement": _NUMBER_OR_NULL,
+    "mcnemar": _NUMBER_OR_NULL,
+}
+
 # Ways of counting bytes, and what a table calls them.
 SIZES = {
     "disk": "Disk",
@@ -40,6 +48,7 @@ _MODEL = {
     "path": str,
     "runtime": {"torch", "onnxruntime"},
     "accuracy": (_ACCURACY, None),
+    "paired": (_PAIRED, None),
     "size": ({**dict.fromkeys(SIZES, (int, None)), "parameters": (int, None)}, None),
     "latency": [
         {"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}
