@@ -42,9 +42,10 @@ def build_report(
         baseline: name of the model that the others are compared with.
         models: one dict each: name, path, runtime, accuracy (as `metrics.score` returns it, or
             None), paired (as `paired.compare` returns it, or None), size (bytes by `SIZES`, and
-            parameters; or None), latency (rows of `measure_in_turns`); optional: tokenise_ms (median milliseconds to tokenise one batch
-            of the first shape), precision ("fp32", "int8"), steps (the lineage: verb, method,
-            command, options), and anything else, which is kept.
+            parameters; or None), latency (rows of `measure_in_turns`); optional: tokenise_ms
+            (median milliseconds to tokenise one batch of the first shape), precision ("fp32",
+            "int8"), steps (the lineage: verb, method, command, options), and anything else, which
+            is kept.
         command: the command line that makes this report again.
         seed: of the bootstrap and the data order.
 

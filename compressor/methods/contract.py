@@ -125,11 +125,15 @@ class Objective(Protocol):
         student_shows: what it looks at in the student: LOGITS, HIDDEN, ATTENTION.
         teacher_shows: the same for the teacher; empty when it asks no teacher.
         module: parameters of its own, if it has any.
+        labelled_only: whether it looks at the logits of labelled tokens alone; where all
+            objectives of a masked language model do, `loss` gets only those: logits
+            [1, labelled, vocabulary] and labels [labelled].
     """
 
     student_shows: frozenset[str] = frozenset({LOGITS})
     teacher_shows: frozenset[str] = frozenset()
     module: nn.Module | None = None
+    labelled_only: bool = False
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The loss of one batch."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from compressor.model.load import Loaded
+from compressor.model.output_rows import picking
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,28 +128,9 @@ def logits_at(
     import torch
 
     every = torch.arange(len(places), device=places.device)
-    with _narrowed(model, every, places):
+    with picking(model, lambda hidden: hidden[every, places].unsqueeze(1)):
         logits = model(**inputs).logits
     return logits[:, 0] if logits.shape[1] == 1 else logits[every, places]
-
-
-@contextmanager
-def _narrowed(model: torch.nn.Module, every: torch.Tensor, places: torch.Tensor) -> Iterator[None]:
-    """Hand the output matrix of `model` one position of each sequence."""
-    matrix = model.get_output_embeddings()
-    if matrix is None:
-        yield
-        return
-
-    def narrow(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> Any:
-        hidden = given[0]  # [batch, length, width]
-        return (hidden[every, places].unsqueeze(1), *given[1:])
-
-    handle = matrix.register_forward_pre_hook(narrow)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def whole_words(loaded: Loaded) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from compressor.data.rows import NO_CLASS
 from compressor.methods.contract import Batch, Context, Loss, Objective
+from compressor.model.output_rows import only_at
 from compressor.model.views import LOGITS, Views, look
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ class Criterion:
         self.bare = getattr(context.model, "module", context.model)  # inside a DDP wrapper
         self.student_shows = _together(objectives, "student_shows")
         self.teacher_shows = _together(objectives, "teacher_shows")
+        # Where nobody looks at other tokens, no scores over the vocabulary are made for them.
+        self.asks_labelled = context.task == "masked-lm" and all(
+            getattr(one, "labelled_only", False) for one in objectives
+        )
         own = [one.module for one in objectives if getattr(one, "module", None) is not None]
         self.module = nn.ModuleList(own) if own else None
 
@@ -55,7 +61,14 @@ class Criterion:
     def _loss(
         self, model: torch.nn.Module, batch: Batch, teach: Callable[[Batch], Views] | None
     ) -> Loss:
-        student = look(model, batch, self.student_shows, bare=self.bare)
+        if self.asks_labelled:
+            chosen = batch["labels"] != NO_CLASS
+            with only_at(self.bare, chosen) as narrows:
+                student = look(model, batch, self.student_shows, bare=self.bare)
+            if narrows:
+                batch = {**batch, "labels": batch["labels"][chosen]}  # [chosen]
+        else:
+            student = look(model, batch, self.student_shows, bare=self.bare)
         teacher = teach(batch) if teach is not None and self.teacher_shows else Views()
         losses = [one.loss(batch, student, teacher) for one in self.objectives]
         total, parts = losses[0].total, dict(losses[0].parts)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compressor.data.rows import NO_CLASS
 from compressor.measure.metrics import evaluate_predictions, perplexity
 from compressor.model.inputs import fed
+from compressor.model.output_rows import only_at
 
 if TYPE_CHECKING:
     import torch
@@ -40,16 +43,24 @@ class Evaluation:
 
 
 def torch_forward(model: torch.nn.Module) -> Forward:
-    """`model` as a function from arrays to the array of its logits, on its own device."""
+    """`model` as a function from arrays to the array of its logits, on its own device.
+
+    Of a masked language model it gives those of labelled tokens alone, [labelled, vocabulary],
+    where the arrays have labels.
+    """
     import torch
 
     device = next(model.parameters()).device
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
+        labels = arrays.get("labels")
+        chosen = torch.zeros(0) if labels is None else torch.from_numpy(labels != NO_CLASS)
+        known = only_at(model, chosen.to(device)) if chosen.dim() == 2 else nullcontext(False)
+        with torch.inference_mode(), known as narrows:
             inputs = fed(model, arrays)
             inputs = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            return model(**inputs).logits.float().cpu().numpy()
+            logits = model(**inputs).logits.float().cpu().numpy()
+        return logits[0] if narrows else logits
 
     return forward
 
@@ -110,8 +121,9 @@ class _Tokens:
     def add(self, rows: np.ndarray, logits: np.ndarray, labels: np.ndarray, task: str) -> None:
         if task == "causal-lm":
             logits, labels = logits[:, :-1], labels[:, 1:]
-        chosen = labels != -100  # [batch, length]
-        wanted, scores = labels[chosen], logits[chosen].astype(np.float64)  # [tokens, vocabulary]
+        chosen = labels != NO_CLASS  # [batch, length]
+        scores = logits if logits.ndim == 2 else logits[chosen]  # [tokens, vocabulary]
+        wanted, scores = labels[chosen], scores.astype(np.float64)
         top = scores.max(-1, keepdims=True)
         log_total = np.log(np.exp(scores - top).sum(-1)) + top[:, 0]
         nll = np.zeros(chosen.shape)

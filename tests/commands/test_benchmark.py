@@ -162,3 +162,18 @@ def test_inspect_shows_bits_zeros_and_lineage(here, capsys):
     shown = capsys.readouterr().out
     assert "negative, positive" in shown
     assert "compressor quantize teacher" in shown
+
+
+def test_rows_that_are_classified_differently_are_written(here, tmp_path, capsys):
+    assert go("prune", here / "teacher", "--method", "magnitude", "--sparsity", 0.9, "-o", "p") == 0
+    words = ["benchmark", "p", "--baseline", here / "teacher", "--data", here / "data", *QUICK]
+    assert go(*words, "--disagreements", "rows.jsonl", "-o", "report") == 0
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    model = report_of(tmp_path / "report")["models"][1]
+    assert len(lines) == round((1 - model["paired"]["agreement"]) * model["accuracy"]["n"]) > 0
+    for line in lines:
+        assert line["predictions"]["teacher"] != line["predictions"]["p"]
+        assert {line["label"], *line["predictions"].values()} <= set(tiny.LABELS)
+    assert model["paired"]["difference"] * 100 == pytest.approx(-model["drop"])
+    assert go(*words, "--disagreements", "rows.jsonl", "-o", "again") == 3
+    assert go("benchmark", "p", *QUICK, "--disagreements", "other.jsonl", "-o", "again") == 2

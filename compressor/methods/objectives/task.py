@@ -52,6 +52,7 @@ class Objective:
 
     student_shows = frozenset({LOGITS})
     teacher_shows: frozenset[str] = frozenset()
+    labelled_only = True
 
     def __init__(self, options: Options, context: Context) -> None:
         self.task = context.task
