@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
@@ -38,6 +38,7 @@ from compressor.checkpoint.shards import (
     weight_files,
 )
 from compressor.checkpoint.store import write_json
+from compressor.errors import MachineError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,11 +72,23 @@ def unpacked(folder: Path) -> Iterator[Path]:
 
     Args:
         folder: a checkpoint, packed or not.
+
+    Raises:
+        MachineError: there is no room for the copy.
     """
     files = weight_files(folder)
     if not any(file.name == packed_name(plain_name(file.name)) for file in files):
         yield folder
         return
+    needed = sum(info.nbytes for file in files for info in read_header(file).values())
+    free = shutil.disk_usage(gettempdir()).free
+    if needed > free:
+        raise MachineError(
+            f"{folder.name} is packed, and unpacking it takes {console.size(needed)} of "
+            f"{gettempdir()}, which has {console.size(free)} free",
+            hint="free some space, or name another place: TMPDIR=...",
+            where=str(folder),
+        )
     with TemporaryDirectory(prefix="compressor-") as copy:
         for file in inference_files(folder):
             if file in files:

@@ -57,7 +57,7 @@ def refuse_incomplete(
     Raises:
         InputError: with what is there and what is missing.
     """
-    exported = {SCRIPT} & own if ONNX in names else set()
+    exported = {SCRIPT} & own if is_onnx(names) else set()
     scripts = [name for name in names if name.endswith(".py") and name not in exported]
     if scripts:
         raise InputError(

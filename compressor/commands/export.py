@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,6 +74,10 @@ def run(
         )
     if export.weights != "int8" and export.cpu != "auto":
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
+    if export.weights != "int8":
+        export = replace(export, embeddings=export.weights)
+    if export.tune and checkpoint.family == "vit":
+        raise UsageError("--tune makes up tokens, and this model takes images", where="--tune")
     shape = one_shape(export.tune) if export.tune else None
     record = {"method": "onnx", **as_record(export)}
     job = Job("export", words, shared, {"model": checkpoint}, record)
@@ -125,7 +129,6 @@ def _export(
         job.publish(write)
     except GateError as refusal:
         job.leave_refusal(refusal)
-        refusal.hint += "; --tolerance moves the limit"
         raise
 
 

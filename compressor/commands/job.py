@@ -233,7 +233,7 @@ class Job:
             report = {"command": self.command(), **refusal.as_dict(), **(facts or {})}
             with writing(place, force=True) as folder:
                 write_json(folder / "report.json", report)
-        refusal.hint = f"the numbers are in {place}"
+        refusal.hint = "; ".join(filter(None, [f"the numbers are in {place}", refusal.hint]))
 
     def _run_facts(self, facts: dict[str, Any]) -> dict[str, Any]:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

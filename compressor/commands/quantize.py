@@ -1,4 +1,4 @@
-"""`quantize`: int8 weights, in the format that `from_pretrained` opens."""
+"""`quantize`: weights as integers, in the format that `from_pretrained` opens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(
     ] = None,
     pack: Annotated[bool, typer.Option("--pack", help=PACK_HELP)] = False,
 ) -> None:
-    """Store a checkpoint's weights as int8, in the format that `from_pretrained` opens.
+    """Store a checkpoint's weights as integers, in the format that `from_pretrained` opens.
 
     With --data the result is scored on the validation rows; static calibrates on training rows.
 
@@ -55,7 +55,7 @@ def run(
     dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
     looks = sensitivity or max_drop is not None
     if looks:
-        refuse_unjudged(picked, dataset, max_drop)
+        refuse_unjudged(checkpoint, picked, dataset, max_drop)
     record = {"method": picked.name, **as_record(picked.options), "max_length": max_length}
     record |= {"sensitivity": sensitivity, "max_drop": max_drop} if looks else {}
     job = Job("quantize", words, shared, {"model": checkpoint}, record, dataset, pack=pack)
@@ -75,9 +75,10 @@ def run(
             found.show()
             facts["sensitivity"] = found.harms
         if max_drop is not None:
-            names, lost = found.kept_in_float(dataset, max_drop, Path(scratch))
-            options = without_harmed(picked, names)
-            facts |= {"kept_in_float": names, "points_lost": lost}
+            facts["kept_in_float"] = found.kept_in_float(dataset, max_drop, Path(scratch))
+            options = without_harmed(picked, facts["kept_in_float"])
         facts |= picked.method.module.apply(loaded, rows, options)
         metrics = validation_metrics(loaded, dataset, max_length) if dataset else {}
+        if max_drop is not None:
+            facts["lost"] = found.lost_at_last(metrics, dataset.task.metric, max_drop)
         job.publish(lambda folder: save_quantized(loaded, folder), metrics={**facts, **metrics})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.commands.scoring import feed_of
 from compressor.errors import GateError, InputError, UsageError
+from compressor.measure import words
+from compressor.measure.report import drop_between
+from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,19 +22,23 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from compressor.checkpoint.folder import Checkpoint
     from compressor.commands.scoring import DatasetRows
     from compressor.commands.slots import Picked
     from compressor.data.dataset import Dataset
     from compressor.model.load import Loaded
 
-ROWS = 64  # that outputs are compared on
+ROWS, TOKENS = 64, 1024  # that outputs are compared on
 
 
-def refuse_unjudged(picked: Picked, dataset: Dataset | None, max_drop: float | None) -> None:
+def refuse_unjudged(
+    checkpoint: Checkpoint, picked: Picked, dataset: Dataset | None, max_drop: float | None
+) -> None:
     """Refuse what cannot be compared, before any work.
 
     Raises:
         UsageError: there are no rows, or a method that changes several maps together.
+        InputError: the model has no head for the rows.
     """
     flag = "--sensitivity" if max_drop is None else "--max-drop"
     if dataset is None:
@@ -38,6 +46,14 @@ def refuse_unjudged(picked: Picked, dataset: Dataset | None, max_drop: float | N
     if max_drop is not None and not dataset.has("validation"):
         raise UsageError(
             f"there is nothing to judge by: {dataset.source.name} has no validation rows",
+            where=flag,
+        )
+    task = task_of(checkpoint)
+    if max_drop is not None and task != dataset.task.name:
+        head = f"a head for {task}" if task else "no head"
+        raise InputError(
+            f"{checkpoint.name} has {head}, and the rows are for {dataset.task.name}",
+            hint=f"train it first: compressor finetune {checkpoint.path} --data DATA",
             where=flag,
         )
     if getattr(picked.options, "smooth", 0):
@@ -72,12 +88,13 @@ class Sensitivity:
         model = self.loaded.model
         sample = first_rows(self.rows, ROWS)
         batches = [fed(model, batch) for batch in sample]
-        wanted = [_answers(model, batch) for batch in batches]
+        most = max(1, TOKENS // len(batches))
+        wanted = [_answers(model, batch, most) for batch in batches]
         harms = {}
         with console.Progress("sensitivity", len(self.modules), unit="maps") as progress:
             for name in self.modules:
                 with self._quantized([name]):
-                    found = [_answers(model, batch) for batch in batches]
+                    found = [_answers(model, batch, most) for batch in batches]
                 harms[name] = _difference(wanted, found)
                 progress.advance()
         return harms
@@ -101,18 +118,13 @@ class Sensitivity:
         for name, harm in self.harms.items():
             console.note(f"  {harm:.3e}  {name}")
 
-    def kept_in_float(
-        self, dataset: Dataset, max_drop: float, folder: Path
-    ) -> tuple[list[str], float]:
+    def kept_in_float(self, dataset: Dataset, max_drop: float, folder: Path) -> list[str]:
         """The fewest maps, the most harmed first, without which no more than `max_drop` is lost.
 
         Args:
             dataset: with validation rows.
-            max_drop: points of the task's metric.
+            max_drop: points of the task's metric, or per cent of one without a bound.
             folder: for tokens.
-
-        Returns:
-            their names, and the points that are lost.
 
         Raises:
             GateError: even with all but one in float more is lost.
@@ -121,28 +133,39 @@ class Sensitivity:
 
         loaded, metric = self.loaded, dataset.task.metric
         feed = feed_of(dataset, "validation", loaded, self.rows.max_length, 0, folder)
-        sign = 1 if dataset.task.higher_is_better else -1
-        ranking = list(self.harms)
+        ranking, drops = list(self.harms), []
 
         def score() -> float:
-            value = evaluate(torch_forward(loaded.model), feed).metrics.get(metric)
-            if value is None:
-                raise InputError(f"{metric} is not defined on these rows")
-            return 100 * sign * value
+            return evaluate(torch_forward(loaded.model), feed).metrics.get(metric, math.nan)
 
-        whole, drops = score(), []
+        self.whole = score()
         for count in range(len(ranking)):
             with self._quantized(ranking[count:]):
-                drops.append(whole - score())
-            console.note(f"{count} maps in float: {drops[-1]:.2f} points lost")
+                drops.append(_lost(metric, score(), self.whole))
+            console.note(f"{count} maps in float: lost {_amount(metric, drops[-1])}")
             if drops[-1] <= max_drop:
-                return ranking[:count], drops[-1]
+                return ranking[:count]
         best = min(range(len(drops)), key=drops.__getitem__)
         raise GateError(
-            f"--max-drop {max_drop:g} cannot be met: the least that is lost is {drops[best]:.2f} "
-            f"points of {metric}, with {best} of {len(ranking)} maps in float",
+            f"--max-drop {max_drop:g} cannot be met: the least that is lost is "
+            f"{_amount(metric, drops[best])}, with {best} of {len(ranking)} maps in float",
             where="--max-drop",
         )
+
+    def lost_at_last(self, metrics: dict[str, float], metric: str, max_drop: float) -> float:
+        """What the quantized model lost; a method may change what it made of the others.
+
+        Raises:
+            GateError: more than `max_drop`.
+        """
+        lost = _lost(metric, metrics.get(metric, math.nan), self.whole)
+        if not lost <= max_drop:
+            raise GateError(
+                f"--max-drop {max_drop:g} is not met: quantized anew with the most harmed maps in "
+                f"float, the model lost {_amount(metric, lost)}",
+                where="--max-drop",
+            )
+        return lost
 
 
 def without_harmed(picked: Picked, names: Sequence[str]) -> Any:
@@ -151,8 +174,27 @@ def without_harmed(picked: Picked, names: Sequence[str]) -> Any:
     return replace(picked.options, exclude=",".join(filter(None, patterns)))
 
 
-def _answers(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits, or hidden states of a model without a head, at real tokens, [rows, outputs]."""
+def _lost(metric: str, own: float, base: float) -> float:
+    """What `benchmark` calls the drop; infinite where it is not defined."""
+    drop = drop_between(metric, own, base)
+    return math.inf if drop is None or math.isnan(drop) else drop
+
+
+def _amount(metric: str, lost: float) -> str:
+    """`0.52 points of accuracy`, or `1.30 per cent more perplexity`."""
+    unit = words.drop_unit(metric)
+    of = f" of {words.metric_name(metric)}" if unit == words.POINTS else ""
+    return f"{lost:.2f} {unit}{of}"
+
+
+def _answers(model: PreTrainedModel, batch: dict[str, torch.Tensor], most: int) -> torch.Tensor:
+    """Logits, or hidden states of a model without a head, [rows or tokens, outputs].
+
+    Args:
+        model: a transformers model.
+        batch: what it is fed.
+        most: real tokens at most, where it answers for each: a vocabulary is large.
+    """
     import torch
 
     device = next(model.parameters()).device
@@ -161,16 +203,17 @@ def _answers(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Te
     found = output["logits" if "logits" in output else "last_hidden_state"].float().cpu()
     mask = batch.get("attention_mask")
     if mask is not None and found.dim() == 3 and found.shape[:2] == mask.shape:
-        return found[mask.bool().cpu()]
-    return found.flatten(0, -2)
+        return found[mask.bool().cpu()][:most]
+    return found.flatten(0, -2)[:most]
 
 
 def _difference(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    import torch
-
     # In float32 a small divergence would drown in rounding.
-    want, have = torch.cat(list(wanted)).double(), torch.cat(list(found)).double()
-    if want.shape[-1] == 1:
-        return float((want - have).square().mean())
-    first, second = want.log_softmax(-1), have.log_softmax(-1)
-    return float((first.exp() * (first - second)).sum(-1).mean())
+    total = 0.0
+    for want, have in zip(wanted, found, strict=True):
+        if want.shape[-1] == 1:
+            total += float((want - have).double().square().sum())
+        else:
+            first, second = (each.double().log_softmax(-1) for each in (want, have))
+            total += float((first.exp() * (first - second)).sum())
+    return total / sum(map(len, wanted))

@@ -13,7 +13,7 @@ import numpy as np
 from compressor.errors import InputError
 from compressor.model.integers import QuantizedLinear
 
-SMALLEST_BLOCK, LARGEST_BLOCK = 16, 256
+SMALLEST_BLOCK, LARGEST_BLOCK = 16, 128
 
 
 class Blocks(NamedTuple):
@@ -41,17 +41,25 @@ def pack_blocks(linear: QuantizedLinear) -> Blocks:
         InputError: its groups hold no whole blocks.
     """
     rows, inputs = linear.values.shape
-    group = inputs // linear.scale.shape[1]
+    groups = linear.scale.shape[1]
+    group = inputs // groups
     size = min(group & -group, LARGEST_BLOCK)  # the largest power of two that divides a group
-    if size < SMALLEST_BLOCK:
+    if groups == 1:
+        size = LARGEST_BLOCK  # the last block may be half empty
+    elif size < SMALLEST_BLOCK:
         raise InputError(
             f"a group of {group} inputs holds no whole blocks of {SMALLEST_BLOCK} or more, which "
             "ONNX Runtime's kernel needs",
-            hint="quantize --method gptq with a --group-size of 16, 32, 64 or 128",
+            hint="quantize --method gptq with --group-size 0, or with 16, 32, 64 or 128 where that "
+            "divides the inputs",
         )
     bits = 4 if linear.bits <= 4 else 8
+    blocks = -(-inputs // size)
     unsigned = (linear.values.astype(np.int16) + 2 ** (bits - 1)).astype(np.uint8)
-    values = unsigned.reshape(rows, inputs // size, size)
+    unsigned = np.pad(
+        unsigned, ((0, 0), (0, blocks * size - inputs)), constant_values=2 ** (bits - 1)
+    )
+    values = unsigned.reshape(rows, blocks, size)
     if bits == 4:
         values = values[..., ::2] | values[..., 1::2] << 4
-    return Blocks(values, linear.scale.repeat(group // size, axis=1), bits, size)
+    return Blocks(values, linear.scale.repeat(blocks // groups, axis=1), bits, size)

@@ -10,13 +10,20 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import torch
 
+from compressor.checkpoint.families import base_family
+from compressor.checkpoint.pruned import widths_in
 from compressor.export.session import PAST, POSITIONS
 
-PRESENT = "present"
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+PRESENT, PARTS = "present", ("key", "value")
 LENGTH, PAST_LENGTH = 7, 5  # of the traced example; torch takes equal sizes for one size
 
 
@@ -32,7 +39,7 @@ def position_ids(mask: torch.Tensor, length: int) -> torch.Tensor:
 
 def names(prefix: str, layers: int) -> list[str]:
     """`prefix.0.key`, `prefix.0.value`, `prefix.1.key` ..."""
-    return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in ("key", "value")]
+    return [f"{prefix}.{layer}.{part}" for layer in range(layers) for part in PARTS]
 
 
 class WithCache(torch.nn.Module):
@@ -59,15 +66,25 @@ class WithCache(torch.nn.Module):
 
 def cached_example(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Inputs to trace a decoder with, in the order of the graph's."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     mask = torch.ones(2, PAST_LENGTH + LENGTH, dtype=torch.long)
     example = {"input_ids": torch.zeros(2, LENGTH, dtype=torch.long), "attention_mask": mask}
     if POSITIONS in inspect.signature(model.forward).parameters:
         example[POSITIONS] = position_ids(mask, LENGTH)
-    shape = (2, heads, PAST_LENGTH, width)
-    return example | {name: torch.zeros(shape) for name in names(PAST, config.num_hidden_layers)}
+    for layer, (heads, width) in enumerate(cache_sizes(model.config)):
+        for name in (f"{PAST}.{layer}.{part}" for part in PARTS):
+            example[name] = torch.zeros(2, heads, PAST_LENGTH, width)
+    return example
+
+
+def cache_sizes(config: PretrainedConfig) -> list[tuple[int, int]]:
+    """Heads of the keys and values, and their width, of every layer."""
+    config = config.get_text_config()
+    if base_family(config.model_type) != config.model_type:  # layers that were pruned by heads
+        widths = widths_in(config.to_dict(), Path("config.json"))
+        return [(heads // widths.group, widths.head_width) for heads in widths.heads]
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return [(heads, width)] * config.num_hidden_layers
 
 
 def dynamic_axes(example: Mapping[str, torch.Tensor]) -> tuple[dict[int, object], ...]:

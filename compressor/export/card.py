@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CARD = "README.md"
 FEATURES = "features"
+_IN_A_CELL = str.maketrans({"|": "/", "`": "'", "\n": " "})
 
 
 def write_script(loaded: Loaded, folder: Path, longest: int) -> None:
@@ -28,13 +29,9 @@ def write_script(loaded: Loaded, folder: Path, longest: int) -> None:
     if loaded.tokenizer is None or not (folder / "tokenizer.json").exists():
         return
     text = files("compressor.export").joinpath("infer.py.txt").read_text(encoding="utf-8")
-    for mark, value in (
-        ("@TASK@", loaded.task or FEATURES),
-        ("@LONGEST@", str(longest)),
-        ("@PAD@", loaded.tokenizer.pad_token),
-    ):
-        text = text.replace(mark, value)
-    (folder / SCRIPT).write_text(text, encoding="utf-8")
+    # As Python writes them: a token may hold quotes, or be meant to run as code.
+    values = (loaded.task or FEATURES, longest, loaded.tokenizer.pad_token or "")
+    (folder / SCRIPT).write_text(text.replace("@VALUES@", repr(values)[1:-1]), encoding="utf-8")
 
 
 def write_card(
@@ -49,13 +46,13 @@ def write_card(
         facts: what the export found.
     """
     config, task = loaded.model.config, loaded.task or "feature extraction"
-    int8 = "parity" in facts and "quantized" in facts
     labels = ", ".join(config.id2label.values()) if loaded.task == "text-classification" else ""
+    kinds = sorted(facts["weight_types"]) if "weight_types" in facts else [facts["number_format"]]
     lines = [
-        f"# {folder_name(steps, loaded)}",
+        f"# {loaded.checkpoint.name}",
         "",
-        f"A {config.model_type} model for {task}{f' ({labels})' if labels else ''} as an "
-        f"{'int8' if int8 else 'float'} ONNX graph.",
+        f"A {config.model_type} model for {task}{f' ({labels})' if labels else ''} as an ONNX "
+        f"graph with weights in {', '.join(kinds)}.",
         "",
     ]
     if (folder / SCRIPT).exists():
@@ -64,7 +61,8 @@ def write_card(
     lines += ["| | |", "| --- | --- |", *numbers(facts), "", "Made by:", ""]
     lines += ["| step | command | validation |", "| --- | --- | --- |"]
     for number, step in enumerate(steps, start=1):
-        lines.append(f"| {number} | `{step['command']}` | {scores(step.get('metrics', {}))} |")
+        command = str(step.get("command", "unknown")).translate(_IN_A_CELL)
+        lines.append(f"| {number} | `{command}` | {scores(step.get('metrics'))} |")
     lines += [
         "",
         "Scores are those of the rows that each step was judged on, perhaps by choosing the best "
@@ -73,11 +71,6 @@ def write_card(
         "",
     ]
     (folder / CARD).write_text("\n".join(lines), encoding="utf-8")
-
-
-def folder_name(steps: Sequence[Mapping[str, Any]], loaded: Loaded) -> str:
-    """What to call the model: the checkpoint that was exported."""
-    return steps[-1].get("inputs", {}).get("model", {}).get("name") or loaded.checkpoint.name
 
 
 def numbers(facts: Mapping[str, Any]) -> list[str]:
@@ -96,11 +89,14 @@ def numbers(facts: Mapping[str, Any]) -> list[str]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in facts["weight_types"].items())
         rows.append(("matrices", f"{kinds}; {facts['float']} float"))
         rows.append(("embedding tables in int8", str(facts["embeddings"])))
+    if facts.get("cpu_preset"):
         rows.append(("made for", facts["cpu_preset"]))
     return [f"| {name} | {value} |" for name, value in rows]
 
 
-def scores(metrics: Mapping[str, Any]) -> str:
-    """The metrics of a step that are scores."""
+def scores(metrics: Any) -> str:
+    """The metrics of a step that are scores; another tool may have put anything there."""
     known = ("accuracy", "f1_macro", "matthews", "pearson", "spearman", "perplexity")
-    return ", ".join(f"{name} {metrics[name]:.4f}" for name in known if name in metrics)
+    found = metrics if isinstance(metrics, dict) else {}
+    kept = {name: found[name] for name in known if isinstance(found.get(name), float)}
+    return ", ".join(f"{name} {value:.4f}" for name, value in kept.items())

@@ -64,28 +64,28 @@ def export_folder(
             None for the defaults of `check_parity`.
 
     Returns:
-        opset, nodes by operator, bytes, parity; with int8 also what `quantize_graph` returns.
+        opset, nodes, bytes, parity ...; with int8 also what `quantize_graph` returns.
 
     Raises:
         InputError: the model cannot be exported, or nothing in it can be int8.
         GateError: the graph computes something else.
     """
-    int8, half = number_format == "int8", number_format == "fp16"
+    whole = number_format == "fp32"
     if cache:
         example = {**example, POSITIONS: example["input_ids"]}
     make_inputs = random_inputs(model, example)
     with TemporaryDirectory(dir=folder, prefix=".float-") as name:
         scratch = Path(name)
-        facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET}
+        facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET, "number_format": number_format}
         facts |= export_graph(
             model, example, scratch / GRAPH, opset=opset, plain_sums=plain_sums, cache=cache
         )
-        float_tolerance = tolerance if number_format == "fp32" else None
-        float_parity = check_parity(model, scratch, make_inputs, tolerance=float_tolerance)
+        limit = tolerance if whole else None
+        float_parity = check_parity(model, scratch, make_inputs, tolerance=limit, final=whole)
         if cache:
             facts["generation_parity"] = check_generation(model, scratch, make_inputs)
         facts["float_bytes"] = _bytes(scratch)
-        if int8:
+        if number_format == "int8":
             facts |= quantize_graph(
                 scratch / GRAPH,
                 folder / GRAPH,
@@ -93,24 +93,22 @@ def export_folder(
                 quantize_embeddings=quantize_embeddings,
                 preset=preset,
             )
-        elif half:
+        elif number_format == "fp16":
             halve(scratch / GRAPH, folder / GRAPH)
         else:
             for file in scratch.iterdir():
                 os.replace(file, folder / file.name)
     facts["bytes"] = _bytes(folder)
     facts["nodes"] = dict(sorted(Counter(_kinds(folder / GRAPH)).items()))
-    facts["float_parity"] = float_parity
-    if int8:
-        simulation = simulated_int8(model, weights, embeddings=quantize_embeddings)
+    facts["float_parity"] = facts["parity"] = float_parity
+    if not whole:
+        limit, simulation = tolerance or HALF_TOLERANCE, None
+        if number_format == "int8":
+            simulation = simulated_int8(model, weights, embeddings=quantize_embeddings)
+            limit = tolerance
         facts["parity"] = check_parity(
-            model, folder, make_inputs, tolerance=tolerance, simulation=simulation
+            model, folder, make_inputs, tolerance=limit, simulation=simulation
         )
-    elif half:
-        limit = HALF_TOLERANCE if tolerance is None else tolerance
-        facts["parity"] = check_parity(model, folder, make_inputs, tolerance=limit)
-    else:
-        facts["parity"] = float_parity
     model.config.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
@@ -124,9 +122,13 @@ def halve(path_in: Path, path_out: Path) -> None:
         path_in: a float graph.
         path_out: the file to write.
     """
+    import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    graph = convert_float_to_float16(ir.to_proto(ir.load(path_in)), keep_io_types=True)
+    # Shapes are inferred by serialising the graph, which ends at 2 GB.
+    graph = convert_float_to_float16(
+        onnx.load(path_in), keep_io_types=True, disable_shape_infer=True
+    )
     model = ir.from_proto(graph)
     strip(model)
     save(model, path_out)

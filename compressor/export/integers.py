@@ -108,7 +108,8 @@ def quantize_graph(
         "float": len(products) - len(chosen),
         "embeddings": tables,
         "weight_types": dict(sorted(rewriter.types.items())),
-        "cpu_preset": preset,
+        # Weights alone in integers are multiplied alike everywhere.
+        "cpu_preset": preset if {"int8", "uint8"} & set(rewriter.types) else None,
     }
 
 

@@ -99,6 +99,7 @@ def check_parity(
     *,
     tolerance: float | None = None,
     simulation: AbstractContextManager[None] | None = None,
+    final: bool = True,
 ) -> dict[str, Any]:
     """Compare `folder`/model.onnx with `model`.
 
@@ -109,6 +110,7 @@ def check_parity(
         tolerance: largest error allowed, as a share of the largest output; None for 1e-4, or for
             what `simulation` shows.
         simulation: makes `model` compute as the int8 graph does; None for a float graph.
+        final: whether this is the graph that is kept, whose limit the user may move.
 
     Returns:
         error and tolerance as shares of the largest output, largest_difference, agreement (share
@@ -137,6 +139,7 @@ def check_parity(
             f"parity: the {kind} graph differs from PyTorch by {facts['error']:.2e} of the largest "
             f"output, allowed are {limit:.2e}; the outputs differ by up to "
             f"{facts['largest_difference']:.3g} and {facts['agreement']:.0%} of the rows agree",
+            hint="--tolerance moves the limit" if final else "",
             where=GRAPH,
         )
     return facts

@@ -180,9 +180,9 @@ def _certainty(model: Model) -> str:
     return f"more than its 95 % interval {shown} explains"
 
 
-def _is_int8(model: Model) -> bool:
+def _is_quantized(model: Model) -> bool:
     if "precision" in model:
-        return "int8" in str(model["precision"])
+        return str(model["precision"]).startswith("int")
     return any(
         step.get("verb") == "quantize"
         or (step.get("verb") == "export" and (step.get("options") or {}).get("weights") == "int8")
@@ -193,12 +193,12 @@ def _is_int8(model: Model) -> bool:
 def _float_source(model: Model, models: Sequence[Model], reference: Model) -> Model:
     """The float model that an int8 one was made from: the longest lineage that it continues."""
     steps = model.get("steps") or []
-    if not _is_int8(model):
+    if not _is_quantized(model):
         return reference
     sources = [
         other
         for other in models
-        if not _is_int8(other)
+        if not _is_quantized(other)
         and 0 < len(other.get("steps") or []) < len(steps)
         and steps[: len(other["steps"])] == other["steps"]
     ]
@@ -211,7 +211,7 @@ def _slower(model: Model, source: Model, reference: Model) -> list[str]:
     ratio = model["speedup"] / source["speedup"]
     if ratio >= SLOWER_BELOW:
         return []
-    kind = f", {model.get('precision') or 'int8'}," if _is_int8(model) else ""
+    kind = f", {model.get('precision') or 'int8'}," if _is_quantized(model) else ""
     what = "the baseline" if source is reference else "the float model it was made from"
     times = words.times_text(1 / ratio)
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]

@@ -228,10 +228,17 @@ def _retention_and_drop(
         raise InputError(
             f"the models were scored by different metrics: {accuracy['metric']}, {base['metric']}"
         )
+    drop = drop_between(base["metric"], own, theirs)
     if base["metric"] in LOWER_IS_BETTER:
-        drop = 100 * (own / theirs - 1) if theirs > 0 else None
         return (theirs / own if own > 0 else None), drop
-    return (own / theirs if theirs > 0 else None), 100 * (theirs - own)
+    return (own / theirs if theirs > 0 else None), drop
+
+
+def drop_between(metric: str, own: float, base: float) -> float | None:
+    """What `own` lost against `base`: points, or per cent of a metric without a bound."""
+    if metric in LOWER_IS_BETTER:
+        return 100 * (own / base - 1) if base > 0 else None
+    return 100 * (base - own)
 
 
 def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[bool]]:

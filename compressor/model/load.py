@@ -112,8 +112,8 @@ def load(
         register(checkpoint.family)
     auto_class = getattr(transformers, TASKS[task].auto_class if task else NO_HEAD)
     torch.manual_seed(seed)
-    try:
-        with silenced(), unpacked(checkpoint.path) as folder:
+    with silenced(), unpacked(checkpoint.path) as folder:
+        try:
             model, report = auto_class.from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -122,12 +122,12 @@ def load(
                 output_loading_info=True,
                 **options,
             )
-    except (ValueError, RuntimeError, KeyError, ImportError, OSError) as problem:
-        raise InputError(
-            f"transformers cannot load {checkpoint.name} as {auto_class.__name__}: "
-            f"{str(problem).splitlines()[0]}",
-            where=str(checkpoint.path),
-        ) from problem
+        except (ValueError, RuntimeError, KeyError, ImportError, OSError) as problem:
+            raise InputError(
+                f"transformers cannot load {checkpoint.name} as {auto_class.__name__}: "
+                f"{str(problem).splitlines()[0]}",
+                where=str(checkpoint.path),
+            ) from problem
     _refuse_incomplete(checkpoint, model, report, new_head=new_head, has_head=task is not None)
     return Loaded(model.eval(), _tokenizer(checkpoint, model), checkpoint, task)
 

@@ -25,6 +25,7 @@ from compressor.model.save import (
     SHARD_SIZE,
     largest_difference,
     probe_inputs,
+    stored_dtype,
 )
 
 if TYPE_CHECKING:
@@ -200,16 +201,17 @@ def integers_in(name: str, module: torch.nn.Module) -> torch.Tensor:
 
 
 def save_quantized(loaded: Loaded, folder: Path) -> None:
-    """Write int8 weights, config with `quantization_config`, and tokenizer; check that they reload.
+    """Write integers, config with `quantization_config`, and tokenizer; check that they reload.
 
-    The model in memory is the same afterwards.
+    What stays in float keeps the number format of the checkpoint that it came from, and the model
+    in memory then holds such values; otherwise it is the same afterwards.
 
     Raises:
         InputError: nothing is quantized, weights were changed after quantization, or the folder
             reloads to other outputs.
     """
     model = loaded.model
-    _write(model, folder)
+    _write(model, folder, stored_dtype(loaded.checkpoint))
     if loaded.tokenizer is not None:
         loaded.tokenizer.save_pretrained(folder)
     with silenced():
@@ -219,13 +221,13 @@ def save_quantized(loaded: Loaded, folder: Path) -> None:
         difference = largest_difference(model, again, probe_inputs(model))
     if not difference <= LARGEST_DIFFERENCE:
         raise InputError(
-            f"the int8 checkpoint differs from the model in memory by up to {difference:.2e} in "
-            "its outputs; nothing was written",
+            f"the quantized checkpoint differs from the model in memory by up to {difference:.2e} "
+            "in its outputs; nothing was written",
             where=folder.name,
         )
 
 
-def _write(model: PreTrainedModel, folder: Path) -> None:
+def _write(model: PreTrainedModel, folder: Path, stored: torch.dtype) -> None:
     from compressed_tensors.compressors import compress_module, decompress_module
     from compressed_tensors.quantization import QuantizationStatus
 
@@ -238,8 +240,30 @@ def _write(model: PreTrainedModel, folder: Path) -> None:
     try:
         for module in floats:
             compress_module(module)
-        model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+        tensors = in_format(model.state_dict(), stored)
+        model.save_pretrained(folder, state_dict=tensors, max_shard_size=SHARD_SIZE)
     finally:
         for module in floats:
             if module.quantization_status == QuantizationStatus.COMPRESSED:
                 decompress_module(module)
+
+
+def in_format(tensors: Mapping[str, torch.Tensor], stored: torch.dtype) -> dict[str, torch.Tensor]:
+    """Float32 tensors in another number format, scales left out; one that is shared stays shared.
+
+    The tensors themselves take the values that are left.
+    """
+    import torch
+
+    made: dict[int, torch.Tensor] = {}
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float32 and not name.endswith("_scale"):
+            place = tensor.data_ptr()
+            if place not in made:
+                made[place] = tensor.to(stored)
+                tensor.copy_(made[place])
+            found[name] = made[place]
+        else:
+            found[name] = tensor
+    return found

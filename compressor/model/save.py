@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from compressor.checkpoint.folder import Checkpoint
     from compressor.model.load import Loaded
 
 SHARD_SIZE = "5GB"
@@ -29,7 +30,7 @@ def save_model(loaded: Loaded, folder: Path) -> None:
     """
     import torch
 
-    stored = _stored_dtype(loaded)
+    stored = stored_dtype(loaded.checkpoint)
     model = loaded.model
     if stored != torch.float32:
         model = model.to(stored)
@@ -50,13 +51,13 @@ def save_model(loaded: Loaded, folder: Path) -> None:
         )
 
 
-def _stored_dtype(loaded: Loaded) -> torch.dtype:
-    """The floating-point format that holds most of the source checkpoint's values."""
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """The floating-point format that holds most of a checkpoint's values."""
     import torch
 
     names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     counts: dict[torch.dtype, int] = {}
-    for info in loaded.checkpoint.tensors.values():
+    for info in checkpoint.tensors.values():
         if info.dtype in names:
             dtype = names[info.dtype]
             counts[dtype] = counts.get(dtype, 0) + info.numel

@@ -72,7 +72,7 @@ def test_the_fewest_maps_stay_in_float(here, capsys):
     assert kept == list(some["sensitivity"])[: len(kept)]
     assert set(kept) <= set(some["linears_float"])
     assert some["linears_quantized"] == 24 - len(kept)
-    assert some["points_lost"] <= 0
+    assert some["lost"] <= 0
     assert some["accuracy"] >= every["accuracy"]
     config = json.loads((here / "some/config.json").read_text())
     assert set(kept) <= set(config["quantization_config"]["ignore"])
@@ -117,3 +117,31 @@ def test_one_output_is_compared_by_its_square():
     skewed = torch.tensor([[1.0, 0.0]])
     # log(1 + e) - 0.5 - log 2
     assert sensitivity._difference([two], [skewed]) == pytest.approx(0.120115, abs=1e-6)
+
+
+def test_a_model_without_a_head_for_the_rows_is_refused_first(here, capsys):
+    import tiny
+
+    tiny.checkpoint(here / "words", head="AutoModelForMaskedLM", labels=None)
+    assert run("quantize words --data data --max-drop 1 -o some".split()) == 3
+    assert "a head for masked-lm, and the rows are for" in capsys.readouterr().err
+
+
+def test_what_a_method_makes_of_the_rest_is_judged_too(here, monkeypatch, capsys):
+    monkeypatch.setattr(Sensitivity, "kept_in_float", kept_nothing)
+    assert run("quantize teacher --data data --max-drop 1 -o some".split()) == 4
+    assert "quantized anew" in capsys.readouterr().err
+    assert not (here / "some").exists()
+
+
+def kept_nothing(self, *_):
+    self.whole = 2.0  # an accuracy that nothing reaches
+    return []
+
+
+def test_perplexity_is_counted_in_per_cent():
+    assert sensitivity._lost("perplexity", 10.1, 10.0) == pytest.approx(1.0)
+    assert sensitivity._lost("accuracy", 0.85, 0.9) == pytest.approx(5.0)
+    assert sensitivity._lost("accuracy", float("nan"), 0.9) == float("inf")
+    assert sensitivity._amount("perplexity", 1.3) == "1.30 per cent more perplexity"
+    assert sensitivity._amount("accuracy", 0.52) == "0.52 points of accuracy"

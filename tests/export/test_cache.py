@@ -114,3 +114,16 @@ def test_by_the_command_line_with_its_script(tmp_path, monkeypatch):
     answer = done.stdout.split("\t")[0]
     assert answer == tokenizer.decode(wanted, skip_special_tokens=True)
     assert run("benchmark graph --baseline model --shapes 1x8 --rounds 3 -o report".split()) == 0
+
+
+def test_layers_that_kept_other_heads(tmp_path):
+    from compressor.model.pruned import remove_units
+
+    model, example = families.build("llama", HEAD), families.example("llama", HEAD)
+    remove_units(model, [[0], [0, 1]], [[1, 2, 3], list(range(40))])
+    model.set_attn_implementation("eager")
+    facts = export_folder(model, None, example, tmp_path, number_format="fp32", cache=True)
+    assert facts["generation_parity"] == {"tokens": 12}
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    heads = {value.name: axes(value)[1] for value in graph.input if value.name.endswith(".key")}
+    assert heads == {"past_key_values.0.key": 1, "past_key_values.1.key": 2}

@@ -100,7 +100,7 @@ def test_the_card_has_the_numbers_and_the_commands(workshop, here):
     assert f"{found['parity']['error']:.2e}" in card
     assert f"made for | {found['cpu_preset']}" in card
     assert f"accuracy {steps[0]['metrics']['accuracy']:.4f}" in card
-    assert "(negative, positive) as an int8 ONNX graph" in card
+    assert "(negative, positive) as an ONNX graph with weights in" in card
 
 
 def test_a_script_that_the_record_does_not_know_is_refused(here):
@@ -116,3 +116,35 @@ def test_a_script_that_the_record_does_not_know_is_refused(here):
     (here / "graph/compression.json").unlink()
     with pytest.raises(InputError, match="holds Python code"):
         open_checkpoint(here / "graph")
+
+
+def test_names_that_a_config_leaves_out(here):
+    exported("AutoModelForSequenceClassification", labels=("LABEL_0", "LABEL_1"))
+    assert "id2label" not in json.loads((here / "graph/config.json").read_text())
+    ((answer, _),) = answers("a great film")
+    assert answer.split()[0] in ("LABEL_0", "LABEL_1")
+
+
+@pytest.mark.parametrize("token", ['"+__import__("os").abort()+"', "a\\b'c", "{}@VALUES@"])
+def test_a_token_is_never_run(token, here):
+    from types import SimpleNamespace
+
+    from compressor.export.card import write_script
+
+    (here / "tokenizer.json").write_text("{}")
+    loaded = SimpleNamespace(task=None, tokenizer=SimpleNamespace(pad_token=token))
+    write_script(loaded, here, 128)
+    scope = {"__name__": "infer", "__file__": str(here / "infer.py")}
+    (here / "config.json").write_text("{}")
+    exec(compile((here / "infer.py").read_text(), "infer.py", "exec"), scope)
+    assert (scope["TASK"], scope["LONGEST"], scope["PAD"]) == ("features", 128, token)
+
+
+def test_a_record_of_another_tool_makes_a_card_too(here):
+    tiny.checkpoint("model")
+    record = {"schema": 1, "compressor": "0", "files": {}, "steps": [{"verb": "x|`y`"}]}
+    (here / "model/compression.json").write_text(json.dumps(record))
+    assert run("export model --weights fp16 -o graph".split()) == 0
+    card = (here / "graph/README.md").read_text()
+    assert "| 1 | `unknown` |" in card
+    assert "with weights in fp16" in card

@@ -75,7 +75,7 @@ def test_a_tiny_model_takes_seconds(exported):
 def fake_export(bert, monkeypatch):
     """Skip the tracing: copy the graph that is there."""
 
-    def copy(model, example, path, *, opset=None):
+    def copy(model, example, path, **options):
         path.write_bytes(bert.path.read_bytes())
         return {}
 
@@ -110,6 +110,15 @@ def test_half_the_bytes_for_gpus(bert, tmp_path, monkeypatch):
     assert onnx.TensorProto.FLOAT16 in kinds
     assert onnx.TensorProto.FLOAT not in kinds
     assert graph.output[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_a_graph_whose_weights_lie_beside_it_is_halved(bert, tmp_path, monkeypatch):
+    from compressor.export import editing
+
+    monkeypatch.setattr(editing, "EXTERNAL_DATA_BYTES", 100)
+    facts = export_folder(bert.model, None, bert.example, tmp_path, number_format="fp16", opset=23)
+    assert (tmp_path / "model.onnx.data").exists()
+    assert facts["parity"]["error"] <= 1e-2
 
 
 @pytest.mark.parametrize(("preset", "kind"), [("x86", "uint8"), ("vnni", "int8")])

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 import tiny
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.checkpoint.shards import read_tensors
+from compressor.cli import run
 from compressor.errors import InputError
 from compressor.methods.transforms import dynamic, static
 from compressor.model.dequantized import dequantize, load_dequantized
@@ -49,6 +50,9 @@ for folder in sys.argv[1:]:
 """
 
 
+EMPTY = SimpleNamespace(tensors={})  # of float32, as far as it says
+
+
 def lively(family="bert", **options):
     """A model whose linears matter: by default their int8 error hides below 1e-5."""
     model = tiny.model(family, **options)
@@ -68,7 +72,7 @@ def quantize(model, method="dynamic", **options):
 
 
 def save(model, folder):
-    save_quantized(SimpleNamespace(model=model, tokenizer=None), folder)
+    save_quantized(SimpleNamespace(model=model, tokenizer=None, checkpoint=EMPTY), folder)
 
 
 def quantized(family="bert", method="dynamic", **options):
@@ -324,7 +328,8 @@ def test_dequantize_leaves_a_plain_model(tmp_path):
 def test_load_dequantized(tmp_path, family):
     model = quantized(family, "static")
     folder = tmp_path / family
-    save_quantized(SimpleNamespace(model=model, tokenizer=tiny.tokenizer()), folder)
+    loaded = SimpleNamespace(model=model, tokenizer=tiny.tokenizer(), checkpoint=EMPTY)
+    save_quantized(loaded, folder)
     loaded = load_dequantized(open_checkpoint(folder), "text-classification", attention="eager")
     dequantize(model)
     assert not is_quantized(loaded.model)
@@ -345,3 +350,18 @@ def test_attach_takes_integers_from_anywhere():
     assert (linear.values == values.numpy()).all()
     assert linear.activation == (pytest.approx(0.05), 3)
     assert "classifier" in model.config.quantization_config["ignore"]
+
+
+def test_what_stays_in_float_keeps_its_format(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for head in ("AutoModelForSequenceClassification", "AutoModelForMaskedLM"):
+        model = tiny.model(head=head).to(torch.bfloat16)
+        model.save_pretrained("half")
+        tiny.tokenizer().save_pretrained("half")
+        assert run("quantize half --force -o int8".split()) == 0
+        tensors = stored(tmp_path / "int8")
+        kinds = {name: tensor.dtype for name, tensor in tensors.items()}
+        assert kinds["bert.embeddings.word_embeddings.weight"] == torch.bfloat16
+        assert kinds[f"{QUERY}.weight"] == torch.int8
+        assert kinds[f"{QUERY}.weight_scale"] == torch.float32
+        assert "cls.predictions.decoder.weight" not in tensors  # tied, and stored once

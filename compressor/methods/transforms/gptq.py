@@ -12,6 +12,7 @@ With B bits s = max|w| / (2^B - 1) * 2 over a row, or over `group_size` inputs o
 values go from -2^(B-1) to 2^(B-1) - 1, as compressed-tensors has it. A group's s is found when the
 columns before it have been made up for. `act_order` takes the columns with the largest inputs
 first; every group's s is then found beforehand, so that groups stay neighbours on disk.
+What is exactly zero stays zero.
 `--no-compensate` rounds to nearest and needs no rows. Maps that share an input share H; a layer is
 quantized on what the quantized layers before it give. Inputs, embeddings, norms, pooler and head
 stay in float: it is memory that is saved, and with `export` the time to read it.
@@ -64,8 +65,13 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        if not self.compensate and self.act_order:
-            raise UsageError("--act-order is about making up for errors", where="--act-order")
+        idle = (self.act_order, self.samples, self.damp) != (False, 128, 0.01)
+        if not self.compensate and idle:
+            raise UsageError(
+                "--act-order, --samples and --damp are about making up for errors, and "
+                "--no-compensate makes up for none",
+                where="--no-compensate",
+            )
 
 
 def scales_of(weight: torch.Tensor, bits: int, group: int) -> torch.Tensor:
@@ -105,6 +111,7 @@ def quantize_matrix(
     upper = inverse_factor(products[order][:, order], options.damp)
     scale = scales_of(weight, options.bits, group)
     moved = weight[:, order]
+    zeros = moved == 0  # a pruned weight takes no other's error
     values = torch.empty_like(weight)
     block = group if options.group_size and not options.act_order else BLOCK
     for start in range(0, inputs, block):
@@ -113,7 +120,9 @@ def quantize_matrix(
         if options.group_size and not options.act_order:
             scale[:, start // group] = scales_of(part, options.bits, group)[:, 0]
         steps = spread(scale, inputs)[:, order[columns]]
-        values[:, columns], errors = round_block(part, upper[columns, columns], steps, options.bits)
+        values[:, columns], errors = round_block(
+            part, upper[columns, columns], steps, zeros[:, columns], options.bits
+        )
         moved[:, columns.stop :] -= errors @ upper[columns, columns.stop :]
     back = torch.empty_like(values)
     back[:, order] = values
@@ -121,7 +130,11 @@ def quantize_matrix(
 
 
 def round_block(
-    block: torch.Tensor, factor: torch.Tensor, steps: torch.Tensor, bits: int
+    block: torch.Tensor,
+    factor: torch.Tensor,
+    steps: torch.Tensor,
+    zeros: torch.Tensor,
+    bits: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round the columns of a block from left to right; `block` is used up.
 
@@ -129,6 +142,7 @@ def round_block(
         block: [out, columns].
         factor: the block's part of U, [columns, columns].
         steps: the step of each weight, [out, columns].
+        zeros: the weights that stay 0, bool [out, columns].
         bits: of a value.
 
     Returns:
@@ -139,7 +153,7 @@ def round_block(
     values, errors = torch.empty_like(block), torch.empty_like(block)
     for column in range(block.shape[1]):
         weight, step = block[:, column], steps[:, column]
-        values[:, column] = rounded(weight, step, bits)
+        values[:, column] = rounded(weight, step, bits).masked_fill(zeros[:, column], 0.0)
         errors[:, column] = (weight - values[:, column] * step) / factor[column, column]
         block[:, column:] -= errors[:, column].outer(factor[column, column:])
     return values, errors

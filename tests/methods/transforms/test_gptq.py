@@ -152,9 +152,10 @@ def test_a_group_that_does_not_fit_is_refused_before_any_work():
         apply(SimpleNamespace(model=model), batches(model), Options(group_size=24))
 
 
-def test_an_order_without_anything_to_make_up_for():
+@pytest.mark.parametrize("idle", [{"act_order": True}, {"samples": 3}, {"damp": 0.1}])
+def test_options_without_anything_to_make_up_for(idle):
     with pytest.raises(UsageError, match="making up for errors"):
-        Options(compensate=False, act_order=True)
+        Options(compensate=False, **idle)
 
 
 @pytest.mark.parametrize("flags", ["--bits 4 --group-size 16", "--bits 8 --group-size 0"])
@@ -179,7 +180,7 @@ def test_the_graph_holds_the_same_integers(flags, here):
         if layer.bits == 4:
             values = np.stack([values & 15, values >> 4], axis=-1)
         rows, inputs = layer.values.shape
-        found = values.reshape(rows, inputs).astype(int) - 2 ** (layer.bits - 1)
+        found = values.reshape(rows, -1)[:, :inputs].astype(int) - 2 ** (layer.bits - 1)
         assert (found == layer.values).all()
         assert (scale == layer.scale.repeat(scale.shape[1] // layer.scale.shape[1], 1)).all()
 
@@ -190,10 +191,56 @@ def test_three_bits_are_stored_in_four():
 
     values = torch.tensor([[-4, 3] * 24], dtype=torch.int8).numpy()
     blocks = pack_blocks(QuantizedLinear(values, torch.ones(1, 1).numpy(), "float", 3))
-    assert (blocks.bits, blocks.size) == (4, 16)
-    assert blocks.values.shape == (1, 3, 8)
-    assert set(blocks.values.flatten().tolist()) == {(3 + 8) * 16 + 4}
-    assert blocks.scale.shape == (1, 3)
-    odd = QuantizedLinear(values[:, :40], torch.ones(1, 5).numpy(), "float", 4)
+    assert (blocks.bits, blocks.size) == (4, 128)
+    assert blocks.values.shape == (1, 1, 64)
+    assert blocks.values[0, 0, :24].tolist() == [(3 + 8) * 16 + 4] * 24
+    assert blocks.values[0, 0, 24:].tolist() == [8 * 16 + 8] * 40  # what stands for 0
+    assert blocks.scale.shape == (1, 1)
+    odd = QuantizedLinear(values[:, :40], torch.ones(1, 5).numpy(), "float", 4)  # groups of 8
     with pytest.raises(InputError, match="no whole blocks of 16"):
         pack_blocks(odd)
+
+
+def test_zeros_stay_zeros():
+    draw = torch.Generator().manual_seed(3)
+    inputs = torch.randn(400, 32, generator=draw).double() @ torch.randn(32, 32).double()
+    weight = torch.randn(20, 32, generator=draw).double()
+    weight[torch.rand(20, 32, generator=draw) < 0.8] = 0.0
+    for options in (Options(group_size=8), Options(group_size=0, act_order=True)):
+        values, _ = quantize_matrix(weight, inputs.T @ inputs, options)
+        assert (values[weight == 0] == 0).all()
+
+
+def test_a_row_that_is_no_whole_number_of_blocks_is_filled_up():
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    from compressor.export.blocks import pack_blocks
+    from compressor.model.integers import QuantizedLinear
+
+    draw = np.random.default_rng(0)
+    for bits in (4, 8):
+        values = draw.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 300)).astype(np.int8)
+        scale = draw.uniform(0.01, 0.1, (5, 1)).astype(np.float32)
+        blocks = pack_blocks(QuantizedLinear(values, scale, "float", bits))
+        node = helper.make_node(
+            "MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft",
+            K=300, N=5, bits=blocks.bits, block_size=blocks.size,
+        )  # fmt: skip
+        graph = helper.make_graph(
+            [node],
+            "one",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 300])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 5])],
+            [
+                numpy_helper.from_array(blocks.values, "b"),
+                numpy_helper.from_array(blocks.scale, "s"),
+            ],
+        )
+        opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        x = draw.normal(size=(2, 300)).astype(np.float32)
+        (found,) = session.run(None, {"x": x})
+        np.testing.assert_allclose(found, x @ (values * scale).T, rtol=1e-3, atol=1e-3)
