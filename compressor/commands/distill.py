@@ -9,7 +9,12 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import learns_unlabelled, needs_answers, refuse_other_task
+from compressor.commands.objectives import (
+    compatible,
+    learns_unlabelled,
+    needs_answers,
+    refuse_other_task,
+)
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
 from compressor.commands.teachers import keeping_of, refuse_headless, refuse_reordered
@@ -70,7 +75,7 @@ def run(
 
     compressor distill teacher --layers 3 --data reviews/ --epochs 6 -o student
     """
-    modifiers, builder = methods.all("with"), methods.all("student")
+    modifiers, builder = compatible(methods.all("with")), methods.all("student")
     weights = shares(teacher_weights, len(teacher))
     student = "" if builder else methods.typed["student"]
     models = open_models(teacher, student, shared)

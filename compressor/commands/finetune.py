@@ -8,7 +8,7 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import refuse_other_task
+from compressor.commands.objectives import compatible, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, record_together
 from compressor.commands.teachers import keeping_of, refuse_teacherless
@@ -46,7 +46,7 @@ def run(
 
     compressor finetune bert-base-uncased-folder --data reviews/ --epochs 2 -o teacher
     """
-    objectives, modifiers = methods.all("objective"), methods.all("with")
+    objectives, modifiers = methods.all("objective"), compatible(methods.all("with"))
     refuse_teacherless(objectives, teacher)
     models = {"model": open_model(model, shared)}
     if teacher:

@@ -44,6 +44,26 @@ def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
             )
 
 
+def compatible(modifiers: list[Picked]) -> list[Picked]:
+    """The same modifiers, of which none cuts what another one rounds: rows share their scales.
+
+    Raises:
+        UsageError: names both, and the two commands to type.
+    """
+    having = {
+        mark: [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
+        for mark in ("CHANGES_SHAPE", "QUANTIZES")
+    }
+    if all(having.values()):
+        (cuts, *_), (rounds, *_) = having.values()
+        raise UsageError(
+            f"{rounds} rounds what {cuts} cuts to another shape at the end",
+            hint=f"prune with {cuts} first, then compressor finetune --with {rounds}",
+            where="--with",
+        )
+    return modifiers
+
+
 def masking_of(objectives: Sequence[Picked]) -> Masking:
     """How the training rows of a masked language model are masked.
 

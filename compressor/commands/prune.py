@@ -11,7 +11,11 @@ import typer
 
 from compressor.checkpoint.folder import Checkpoint, open_checkpoint, refuse_quantized
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import learns_unlabelled, refuse_other_task
+from compressor.commands.objectives import (
+    compatible,
+    learns_unlabelled,
+    refuse_other_task,
+)
 from compressor.commands.options import MODEL_HELP, PACK_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, Slot
@@ -166,7 +170,7 @@ def _prune_in_training(
     pack: bool,
 ) -> None:
     picked, objectives = methods.one("method"), methods.all("objective")
-    modifiers = [picked, *methods.all("with")]
+    modifiers = compatible([picked, *methods.all("with")])
     refuse_teacherless(objectives, teacher)
     models = {"model": checkpoint}
     if teacher:

@@ -16,7 +16,8 @@ its name is the file's name. The file holds
 where it looks at nothing else, so that a teacher of rows may cut them into other tokens; \
 `UNLABELLED = True` where it learns from rows without a label too; perhaps `TASKS`, the only tasks \
 that it serves, and a property `masking` of its options, how text is masked in training |
-| modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks` |
+| modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks`; \
+`CHANGES_SHAPE = True` where it leaves other shapes, `QUANTIZES = True` where it leaves integers |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
 iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \
@@ -102,6 +103,7 @@ class Context:
         steps_per_epoch: optimizer steps in one pass over the training rows.
         learning_rate: the peak learning rate.
         warmup_steps: steps in which it rises to the peak.
+        mixed_precision: "no", "bf16" or "fp16".
     """
 
     model: torch.nn.Module
@@ -112,6 +114,7 @@ class Context:
     steps_per_epoch: int = 0
     learning_rate: float = 0.0
     warmup_steps: int = 0
+    mixed_precision: str = "no"
 
 
 class Objective(Protocol):

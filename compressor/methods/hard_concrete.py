@@ -11,6 +11,7 @@ the interval (l, r) = (-0.1, 1.1):
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,3 +38,39 @@ def typical(log_alpha: torch.Tensor) -> torch.Tensor:
 def open_probability(log_alpha: torch.Tensor) -> torch.Tensor:
     """P(z > 0)."""
     return (log_alpha - TEMPERATURE * math.log(-LOW / HIGH)).sigmoid()
+
+
+def trained_tensors(
+    trained: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """What a resumed run needs of the gates and of the optimizer that trains them, by name."""
+    state = {name: value.detach() for name, value in trained.items()}
+    for name, parameter in trained.items():
+        moments = optimizer.state.get(parameter, {})
+        state |= {f"{name}.{key}": value for key, value in moments.items()}
+    return state
+
+
+def take_back(
+    trained: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, torch.Tensor],
+) -> None:
+    """Take back what `trained_tensors` returned.
+
+    Args:
+        trained: the gates, in the optimizer's order.
+        optimizer: with one group.
+        state: may hold more.
+    """
+    import torch
+
+    found = {}
+    for number, (name, parameter) in enumerate(trained.items()):
+        with torch.no_grad():
+            parameter.copy_(state[name])
+        prefix = f"{name}."
+        moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        found |= {number: moments} if moments else {}
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": found, "param_groups": groups})

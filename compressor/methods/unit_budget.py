@@ -50,6 +50,10 @@ class Costs:
         heads = sum(widths.heads) // widths.group
         return self.fixed + heads * self.head + sum(widths.ffn) * self.neuron
 
+    def text(self, amount: float) -> str:
+        """`1,710,489 multiply-accumulates` or `3.46 ms`."""
+        return f"{amount:,.2f} ms" if self.unit == "ms" else f"{amount:,.0f} {self.unit}"
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -152,8 +156,8 @@ def found_counts(
     if found is None:
         smallest = costs.fixed + fewest[0] * costs.head + fewest[1] * price
         raise UsageError(
-            f"{costs.flag} {shape.ratio:g} is {shape.ratio * total:,.6g} {costs.unit}; the "
-            f"smallest result that this model allows has {smallest:,.6g}",
+            f"{costs.flag} {shape.ratio:g} is {costs.text(shape.ratio * total)}; the smallest "
+            f"result that this model allows has {costs.text(smallest)}",
             hint=f"{costs.flag} {-(-1000 * smallest // total) / 1000:g} or more",
             where=costs.flag,
         )

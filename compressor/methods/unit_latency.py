@@ -48,20 +48,15 @@ class UnitLatency:
 
 
 def fit(counts: Sequence[float], times: Sequence[float]) -> tuple[int, float]:
-    """T and a of the best t(x).
+    """T and a of the best t(x); T is 1 where nothing comes free.
 
     Args:
-        counts: x, ascending.
+        counts: x, ascending, two at least.
         times: t.
-
-    Raises:
-        ValueError: fewer than three points.
     """
-    if len(counts) < 3:
-        raise ValueError("a bent line needs three points")
     x, t = np.asarray(counts, dtype=float), np.asarray(times, dtype=float)
     best = None
-    for bend in x[:-1]:
+    for bend in (1.0, *x[1:-1]):
         rise = np.maximum(x - bend, 0)
         slope = max(0.0, float(((rise - rise.mean()) * (t - t.mean())).sum() / rise.var()) / len(x))
         error = float(np.square(t - t.mean() - slope * (rise - rise.mean())).sum())
@@ -98,7 +93,7 @@ def measured(model: PreTrainedModel, batch: int, length: int) -> UnitLatency:
         names = [name for name in counts if name.startswith(kind)]
         points = [(counts[name], times[name]) for name in names]
         points.append((sum(sizes) / layers, times["full"]))
-        fits.append(fit(*zip(*points, strict=True)) if len(points) > 2 else (sizes[0], 0.0))
+        fits.append(fit(*zip(*points, strict=True)) if len(points) > 1 else (sizes[0], 0.0))
     (free_heads, head), (free_neurons, neuron) = fits
     free = max(1, free_heads), max(1, free_neurons)
     return UnitLatency(times["full"], head / layers, neuron / layers, free)

@@ -83,15 +83,16 @@ class _Loop:
             steps_per_epoch=self.steps_per_epoch,
             learning_rate=run.options.learning_rate,
             warmup_steps=warmup_steps(self.total, run.options),
+            mixed_precision=self.accelerator.mixed_precision,
         )
         torch.manual_seed(run.seed)  # of the objectives' own parameters
         self.criterion = Criterion([make(context) for make in run.objectives], context)
+        self.modifiers = [make(context) for make in run.modifiers]
         with self.accelerator.main_process_first():  # the others read what it computed
             self.teacher = make_teacher(
                 run, self.criterion.teacher_shows, self.accelerator.device, stop.check
             )
         self.judge = Judge(self.criterion, run.held_out, self.teacher, run.feed)
-        self.modifiers = [make(context) for make in run.modifiers]
         self.extra = self.criterion.module
         if self.extra is not None:
             self.extra.to(self.accelerator.device)
@@ -286,7 +287,9 @@ class _Loop:
             self.extra.load_state_dict(groups["objective"])
         for number, modifier in enumerate(self.modifiers):
             if hasattr(modifier, "load_state_dict"):
-                modifier.load_state_dict(groups.get(f"modifier{number}", {}))
+                state = groups.get(f"modifier{number}", {})
+                device = self.accelerator.device
+                modifier.load_state_dict({name: v.to(device) for name, v in state.items()})
 
 
 def _call(modifier: Any, hook: str, *arguments: Any) -> None:

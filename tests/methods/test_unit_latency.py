@@ -16,6 +16,7 @@ from compressor.model.save import probe_inputs
     ("times", "bend", "slope"),
     [
         ([5, 5, 5, 7, 9, 11], 3, 2),  # flat up to 3, then 2 for each
+        ([5, 5, 8, 11, 14, 17], 2, 3),
         ([1, 2, 3, 4, 5, 6], 1, 1),
         ([4, 4, 4, 4, 4, 4], 1, 0),
         ([6, 5, 4, 3, 2, 1], 1, 0),  # more units never make it faster
@@ -35,8 +36,11 @@ def test_noise_moves_a_bent_line_little():
     bend, slope = fit(range(40), times)
     assert abs(bend - 12) <= 2
     assert slope == pytest.approx(0.5, abs=0.02)
-    with pytest.raises(ValueError, match="three points"):
-        fit([1, 2], [1, 2])
+
+
+def test_nothing_comes_free_where_nothing_is_flat():
+    assert fit([192, 384, 768], [1.92, 3.84, 7.68]) == (1, pytest.approx(0.01))
+    assert fit([1, 2], [3.0, 5.0]) == (1, pytest.approx(2.0))
 
 
 @pytest.mark.parametrize("family", ["bert", "mpnet", "llama"])

@@ -7,7 +7,7 @@ hands on, and another the whole attention or feed-forward part of its layer:
     MHA(x) = z_MHA sum over h of z_h head_h(x)          FFN(x) = z_FFN gelu(x U) diag(z) D
 
 The expected share of the layers' multiply-accumulates that is pruned, S, is driven to the target T
-by a penalty whose multipliers are moved by gradient ascent, while T rises linearly from 0:
+by a penalty whose multipliers rise from step to step, while T rises linearly from 0:
 
     S = 1 - sum of cost P(z_unit > 0) P(z_part > 0) / sum of cost
     l1 (S - T) + l2 (S - T)^2
@@ -19,8 +19,10 @@ distillation add `--teacher T --objective matched_layers --objective soft_labels
 
 Different: the budget counts multiply-accumulates as `fisher` does, and is met exactly, where the
 paper counts parameters and meets the target in expectation; every layer keeps one head and one
-neuron; one run prunes and fine-tunes. Left out: gates of the hidden dimensions, which would change
-the shape of everything outside the layers too.
+neuron; one run prunes and fine-tunes; embeddings are trained too. The multipliers take steps of
+`gates_lr` as under the paper's Adam, and l1 begins anew when S passes T: in runs of some hundred
+steps S would overshoot by far. Left out: gates of the hidden dimensions, which would change the
+shape of everything outside the layers too.
 """
 
 from __future__ import annotations
@@ -29,11 +31,18 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compressor import console
 from compressor.checkpoint.families import base_family
 from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Context, option
-from compressor.methods.hard_concrete import open_probability, sample, typical
+from compressor.methods.hard_concrete import (
+    open_probability,
+    sample,
+    take_back,
+    trained_tensors,
+    typical,
+)
 from compressor.methods.unit_masks import HEADS, NEURONS, multiply_units, output_maps
 from compressor.methods.units import head_macs, neuron_macs, within_budget
 from compressor.model.pruned import remove_units, widths_of
@@ -43,6 +52,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 VERBS = ("prune",)
+CHANGES_SHAPE = True
+FAR = 0.05  # of the target, when the gates close
 LOWEST, HIGHEST = math.log(0.01), math.log(100)  # of log alpha, as in the authors' code
 
 
@@ -70,8 +81,8 @@ class Options:
     )
     gates_lr: float = option(
         0.05,
-        "learning rate of the gates and of the penalty's multipliers; the paper has 0.01 for runs "
-        "of many thousands of steps",
+        "learning rate of the gates, and step of the penalty's multipliers; the paper has 0.01 for "
+        "runs of many thousands of steps",
         low=0.0,
     )
 
@@ -87,6 +98,11 @@ class Modifier:
                 f"--gates-start {options.gates_start:g}, --gates-ramp {options.gates_ramp:g} and "
                 f"--gates-end {options.gates_end:g} are not in this order"
             )
+        if context.mixed_precision == "fp16":
+            raise InputError(
+                "cofi trains its gates by gradients that fp16 scales without telling them",
+                hint="--precision bf16 or fp32",
+            )
         self.options = options
         self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
         self.widths = widths_of(self.model)
@@ -98,7 +114,7 @@ class Modifier:
         maps = len(parts_of(base_family(self.model.config.model_type)).ups) + 1
         length = options.sequence_length
         costs = (head_macs(length, self.widths), neuron_macs(length, self.widths.hidden, maps))
-        # One long vector for the units of every layer's heads, neurons, then the next layer's ...
+        # One long vector: the units of the first layer's heads, its neurons, the next layer's ...
         self.sizes = [
             count
             for heads, neurons in zip(self.widths.heads, self.widths.ffn, strict=True)
@@ -111,15 +127,12 @@ class Modifier:
         self._refuse_impossible(costs)
         units = torch.full((len(self.part),), HIGHEST, device=device, requires_grad=True)
         parts = torch.full((len(sizes),), HIGHEST, device=device, requires_grad=True)
-        multipliers = torch.zeros(2, device=device, requires_grad=True)
-        self.trained = {"units": units, "parts": parts, "multipliers": multipliers}
-        self.optimizer = torch.optim.Adam(
-            [{"params": [units, parts]}, {"params": [multipliers], "maximize": True}],
-            lr=options.gates_lr,
-        )
+        self.trained = {"units": units, "parts": parts}
+        self.optimizer = torch.optim.Adam(self.trained.values(), lr=options.gates_lr)
+        self.multipliers = torch.zeros(2, device=device)  # l1, l2
+        self.share: float | None = None  # S when the gates closed
         self.kept: torch.Tensor | None = None  # which units stay, once that is decided
-        self.active = False
-        self.gates: torch.Tensor | None = None
+        self.active, self.gates = False, None
         self.handles = [
             self.model.register_forward_pre_hook(self._draw),
             *multiply_units(self.model, self._factors),
@@ -136,21 +149,11 @@ class Modifier:
                 where="--mac-ratio",
             )
 
-    # Gates in the forward pass -----------------------------------------------------------
-
     def _draw(self, model: nn.Module, _: tuple[Any, ...]) -> None:
         """The gates of one forward pass, [units]."""
-        import torch
-
         if not self.active:
             self.gates = None
             return
-        kind = self.trained["units"].device.type
-        if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
-            raise InputError(
-                "cofi trains its gates by gradients that fp16 scales without telling them",
-                hint="--precision bf16 or fp32",
-            )
         draw = sample if model.training else typical
         self.gates = draw(self.trained["units"]) * draw(self.trained["parts"])[self.part]
 
@@ -176,15 +179,23 @@ class Modifier:
             self._hold()
         elif self.active:
             self.penalty(step).backward()
-            parameters = self.trained.values()
             if torch.distributed.is_initialized():
-                for parameter in parameters:
+                for parameter in self.trained.values():
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= torch.distributed.get_world_size()
+            self._raise_multipliers(step)
             self.optimizer.step()
             with torch.no_grad():
-                for name in ("units", "parts"):
-                    self.trained[name].clamp_(LOWEST, HIGHEST)
+                for parameter in self.trained.values():
+                    parameter.clamp_(LOWEST, HIGHEST)
+
+    def _raise_multipliers(self, step: int) -> None:
+        """Lean harder on the gap's side; what was leant on the other side is forgotten."""
+        side = 1.0 if self.pruned_share().item() > self.target(step) else -1.0
+        if side * float(self.multipliers[0]) < 0:
+            self.multipliers[0] = 0.0
+        self.multipliers[0] += side * self.options.gates_lr
+        self.multipliers[1] += self.options.gates_lr
 
     def target(self, step: int) -> float:
         """T: the share of multiply-accumulates that is to be pruned in expectation."""
@@ -203,7 +214,7 @@ class Modifier:
     def penalty(self, step: int) -> torch.Tensor:
         """l1 (S - T) + l2 (S - T)^2."""
         gap = self.pruned_share() - self.target(step)
-        first, second = self.trained["multipliers"]
+        first, second = self.multipliers.tolist()
         return first * gap + second * gap.square()
 
     # Closing -----------------------------------------------------------------------------
@@ -213,10 +224,17 @@ class Modifier:
         import torch
 
         with torch.no_grad():
+            self.share = self.pruned_share().item()
             self.kept = within_budget(self._open(), self.costs, self.part, self.budget)
             units, parts = self.trained["units"], self.trained["parts"]
             self._scale(typical(units) * typical(parts)[self.part])
             self._hold()
+        wanted = 1 - self.options.mac_ratio
+        if abs(self.share - wanted) > FAR:
+            console.warn(
+                f"the gates closed when {self.share:.0%} was pruned in expectation, of "
+                f"{wanted:.0%}: part of the choice is arbitrary; train longer, or raise --gates-lr"
+            )
         self._let_go()
 
     def _let_go(self) -> None:
@@ -258,29 +276,26 @@ class Modifier:
             "ffn_per_layer": list(after.ffn),
             "macs_before": int(self.costs.sum()),
             "macs_after": int(self.costs[self.kept].sum()),
+            "pruned_in_expectation": self.share,
         }
 
     # Going on ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Gates, multipliers, their optimizer's moments, and what stays once it is decided."""
-        state = {name: value.detach() for name, value in self.trained.items()}
-        for name, parameter in self.trained.items():
-            moments = self.optimizer.state.get(parameter, {})
-            state |= {f"{name}.{key}": value for key, value in moments.items()}
-        return state if self.kept is None else {**state, "kept": self.kept}
+        """Gates, their optimizer's moments, multipliers, and what stays once it is decided."""
+        import torch
+
+        state = trained_tensors(self.trained, self.optimizer)
+        state |= {"multipliers": self.multipliers, "active": torch.tensor(self.active)}
+        if self.kept is not None:
+            state |= {"kept": self.kept, "share": torch.tensor(self.share, dtype=torch.float64)}
+        return state
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state_dict` returned."""
-        import torch
-
-        for name, parameter in self.trained.items():
-            with torch.no_grad():
-                parameter.copy_(state[name])
-            prefix = f"{name}."
-            moments = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if moments:
-                self.optimizer.state[parameter] = moments
+        take_back(self.trained, self.optimizer, state)
+        self.multipliers.copy_(state["multipliers"])
+        self.active = bool(state["active"])
         if "kept" in state:
-            self.kept = state["kept"].to(self.part.device)
+            self.kept, self.share = state["kept"], float(state["share"])
             self._let_go()

@@ -8,10 +8,12 @@ arXiv 1805.06085. In every linear map of the layers
     W' = W + (s_w round(W / s_w) - W) without gradient      s_w anew in each step, one per output
     x' = the input on its grid of 256 values; the gradient passes where low <= x <= high
 
-`moving` ranges follow the smallest and largest input of each batch, low <- low + 0.01 (min - low);
-`learnt` ones begin there and then get the gradient of the values that they cut off, which is 1 for
-each; `dynamic` inputs are rounded token by token, without a range. Rounding to nearest; padding
-never enters a range. Weights follow `quantize --method dynamic`, inputs `--method static`.
+`moving` ranges follow the smallest and largest input of each step, low <- low + 0.01 (min - low);
+`learnt` ones are the same times a factor e^f for either end, whose f is trained by the gradient of
+the values that are cut off; `dynamic` inputs are rounded token by token, without a range. Rounding
+to nearest; padding never enters a range. Weights follow `quantize --method dynamic`, inputs
+`--method static`; Q8BERT has one scale a matrix, symmetric ranges that move by 1 / 10,000, and
+rounds some outputs again.
 
 Zeros stay zeros: a symmetric grid holds 0 (add `--with lock_sparsity`). The result is an int8
 checkpoint in the compressed-tensors format, whose integers and scales an export takes over. Q8BERT
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import UsageError
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Context, option
 from compressor.methods.input_ranges import (
     HALF_RANGE,
@@ -41,6 +43,7 @@ from compressor.methods.transforms.dynamic import (
     quantize_linears,
     quantize_rows,
 )
+from compressor.model.calibration import refuse_unreached
 from compressor.model.quantized import attach, float_linears
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 VERBS = ()
-BOUNDS = "input_bounds"
+QUANTIZES = True
+BOUNDS, FACTORS = "input_bounds", "bound_factors"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Options:
         "moving",
         "ranges of the inputs: moving averages, learnt, or found token by token (dynamic)",
         choices=("moving", "learnt", "dynamic"),
-        source="Q8BERT",
+        source="Prune Once for All",
     )
     symmetric: bool = option(False, "center the input ranges on 0 (wastes half of them after GELU)")
     qat_start: float = option(
@@ -126,13 +130,21 @@ class Modifier:
         self.how = {"portable": options.portable, "granularity": options.granularity}
         self.rounding = False
         self.mask: torch.Tensor | None = None
+        self.seen: dict[nn.Module, torch.Tensor] = {}  # smallest and largest input of this step
+        if options.ranges == "learnt" and _processes() > 1:
+            raise InputError(
+                "learnt ranges are trained by one process",
+                hint="--ranges moving, or one process",
+                where="--ranges",
+            )
         for module in self.modules.values():
-            # On the modules, so that bounds are stored, judged and taken back with the weights.
-            bounds = torch.zeros(2, device=module.weight.device)
-            if options.ranges == "learnt":
-                module.register_parameter(BOUNDS, nn.Parameter(bounds))
-            elif options.ranges == "moving":
-                module.register_buffer(BOUNDS, bounds)
+            if options.ranges != "dynamic":
+                # On the modules, so that bounds are stored, judged and taken back with weights.
+                device = module.weight.device
+                module.register_buffer(BOUNDS, torch.zeros(2, device=device))
+                if options.ranges == "learnt":
+                    factors = nn.Parameter(torch.zeros(2, device=device))
+                    module.register_parameter(FACTORS, factors)
             module.forward = partial(self._forward, module)
         self.handle = self.model.register_forward_pre_hook(self._see_mask, with_kwargs=True)
 
@@ -151,27 +163,48 @@ class Modifier:
         if self.options.ranges == "dynamic":
             rounded = round_tokens(inputs)
         else:
-            bounds = getattr(module, BOUNDS)
-            rounded = round_between(inputs, bounds, symmetric=self.options.symmetric)
+            rounded = round_between(inputs, self._bounds(module), symmetric=self.options.symmetric)
         return F.linear(rounded, weight, module.bias)
 
+    def _bounds(self, module: nn.Linear) -> torch.Tensor:
+        """Low and high, [2]; those of the first step where there was none before."""
+        bounds = getattr(module, BOUNDS)
+        bounds = bounds if bounds.any() else self.seen.get(module, bounds)
+        factors = getattr(module, FACTORS, None)
+        return bounds if factors is None else bounds * factors.exp()
+
     def _observe(self, module: nn.Linear, inputs: torch.Tensor) -> None:
-        """Let a module's bounds follow its inputs at real tokens; 0 is always inside."""
+        """Note a module's inputs at real tokens; 0 is always inside."""
         import torch
 
-        bounds, seen = getattr(module, BOUNDS), inputs.detach()
+        seen = inputs.detach()
         if self.mask is not None and self.mask.shape == seen.shape[:-1]:
             seen = seen.masked_fill(~self.mask.bool()[..., None], 0.0)
-        found = torch.stack([seen.amin().clamp(max=0), seen.amax().clamp(min=0)]).to(bounds)
-        with torch.no_grad():
-            if not bounds.any():
-                bounds.copy_(found)
-            elif self.options.ranges == "moving":
-                bounds.lerp_(found, MOVING_SHARE)
+        found = torch.stack([seen.amin().clamp(max=0), seen.amax().clamp(min=0)]).float()
+        if module in self.seen:
+            before = self.seen[module]
+            found = torch.stack([before[0].minimum(found[0]), before[1].maximum(found[1])])
+        self.seen[module] = found
 
     def before_step(self, step: int) -> None:
         """Begin to round when it is time."""
         self.rounding = step >= self.start
+        self.seen.clear()  # of a step that was stopped half-way
+
+    def after_step(self, step: int) -> None:
+        """Let the bounds follow what the step saw, in every process alike."""
+        import torch
+
+        for module, found in self.seen.items():
+            if _processes() > 1:
+                torch.distributed.all_reduce(found[:1], torch.distributed.ReduceOp.MIN)
+                torch.distributed.all_reduce(found[1:], torch.distributed.ReduceOp.MAX)
+            bounds = getattr(module, BOUNDS)
+            if bounds.any():
+                bounds.lerp_(found, MOVING_SHARE)
+            else:
+                bounds.copy_(found)
+        self.seen.clear()
 
     def settled(self, step: int) -> bool:
         """Whether the weights after `step` have been trained with rounding."""
@@ -182,15 +215,24 @@ class Modifier:
         self.rounding = True
 
     def on_kept(self) -> dict[str, Any]:
-        """Put integers in the place of the weights."""
+        """Put integers in the place of the weights.
+
+        Raises:
+            InputError: a map was never fed anything.
+        """
         self.handle.remove()
         grids = {}
+        if self.options.ranges != "dynamic":
+            fed = [name for name, module in self.modules.items() if getattr(module, BOUNDS).any()]
+            refuse_unreached(self.modules, fed, ", or --ranges dynamic")
         for name, module in self.modules.items():
             del module.forward  # the class's own shows again
             if self.options.ranges != "dynamic":
-                low, high = getattr(module, BOUNDS).detach().tolist()
+                low, high = self._bounds(module).detach().tolist()
                 grids[name] = activation_grid(low, high, symmetric=self.options.symmetric)
-                delattr(module, BOUNDS)
+                for extra in (BOUNDS, FACTORS):
+                    if hasattr(module, extra):
+                        delattr(module, extra)
         rows, error = quantize_linears(self.modules, **self.how)
         attach(self.model, rows, grids or None, symmetric=self.options.symmetric)
         return {
@@ -198,3 +240,20 @@ class Modifier:
             "linears_float": float_linears(self.model),
             "weight_error": error,
         }
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Whether it rounds, for an evaluation before the next step; bounds are the model's."""
+        import torch
+
+        return {"rounding": torch.tensor(self.rounding)}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_dict` returned."""
+        self.rounding = bool(state["rounding"])
+
+
+def _processes() -> int:
+    import torch
+
+    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if ready else 1

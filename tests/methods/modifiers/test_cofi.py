@@ -29,20 +29,47 @@ def test_expected_share_and_penalty_by_hand():
     # Every gate and every part are open with probability 0.831822.
     assert made.pruned_share().item() == pytest.approx(1 - 0.831822**2, abs=1e-6)
     assert [made.target(step) for step in (0, 24, 49, 80)] == pytest.approx([0.01, 0.25, 0.5, 0.5])
-    made.trained["multipliers"].data = torch.tensor([2.0, 3.0])
+    made.multipliers = torch.tensor([2.0, 3.0])
     gap = 1 - 0.831822**2 - 0.25
     assert made.penalty(24).item() == pytest.approx(2 * gap + 3 * gap**2, abs=1e-5)
 
 
-def test_multipliers_grow_while_too_little_is_pruned_and_gates_fall():
-    made = modifier(mac_ratio=0.3, gates_start=0, gates_ramp=0, gates_end=1)
+def test_multipliers_grow_while_too_little_is_pruned_and_begin_anew_on_the_other_side():
+    made = modifier(mac_ratio=0.3, gates_start=0, gates_ramp=0, gates_end=1, gates_lr=0.05)
     for step in range(40):
         made.before_step(step)
         made.after_step(step)
-    assert made.trained["multipliers"][0] < -1
-    assert made.trained["multipliers"][1] > 1
+    assert made.multipliers.tolist() == pytest.approx([-2, 2])
     assert made.trained["units"].max() < cofi.HIGHEST
-    assert 0 < made.pruned_share() < 0.7
+    made.trained["units"].data.fill_(-4.0)  # far too much is pruned
+    made.before_step(40)
+    made.after_step(40)
+    assert made.multipliers.tolist() == pytest.approx([0.05, 2.05])
+
+
+@pytest.mark.parametrize("steps", [400, 1200])
+def test_what_is_pruned_in_expectation_reaches_the_target(steps, capsys):
+    model = tiny.model(num_hidden_layers=3)
+    made = modifier(model, total=steps, mac_ratio=0.4)
+    importance = torch.rand(len(made.part), generator=torch.Generator().manual_seed(0))
+    for step in range(made.end):
+        made.before_step(step)
+        if made.active:
+            made._draw(model.train(), ())
+            (-0.3 * importance @ made.gates / len(importance)).backward()
+        made.after_step(step)
+    made.before_step(made.end)
+    assert made.share == pytest.approx(0.6, abs=0.04)
+    assert "arbitrary" not in capsys.readouterr().err
+    assert importance[made.kept].mean() > importance[~made.kept].mean() + 0.15
+
+
+def test_gates_that_close_too_early_are_named(capsys):
+    made = modifier(total=20, mac_ratio=0.4)
+    for step in range(made.end + 1):
+        made.before_step(step)
+        made.after_step(step)
+    assert "of 60%: part of the choice is arbitrary" in capsys.readouterr().err
 
 
 def test_gates_begin_wide_open_and_evaluation_has_no_noise():
@@ -122,14 +149,16 @@ def test_refusals(options, words):
 
 
 def test_half_precision_is_refused_in_words():
-    model = tiny.model()
-    made = modifier(model, gates_start=0)
-    made.before_step(0)
-    with (
-        torch.autocast("cpu", torch.float16),
-        pytest.raises(InputError, match="gradients that fp16 scales"),
-    ):
-        model(**probe_inputs(model))
+    context = Context(tiny.model(), "text-classification", mixed_precision="fp16")
+    with pytest.raises(InputError, match="gradients that fp16 scales"):
+        cofi.Modifier(cofi.Options(), context)
+
+
+def test_what_is_cut_is_not_rounded_before(workshop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = f"prune {workshop}/teacher --method cofi --with qat --data {workshop}/data -o x"
+    assert run(words.split()) == 2
+    assert "prune with cofi first, then compressor finetune --with qat" in capsys.readouterr().err
 
 
 def test_a_run_ends_small_and_a_resumed_one_the_same(workshop, tmp_path, monkeypatch):

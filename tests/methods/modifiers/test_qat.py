@@ -11,7 +11,7 @@ import transformers
 import tiny
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.cli import run
-from compressor.errors import UsageError
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Context
 from compressor.methods.modifiers import qat
 from compressor.model.integers import read_integers
@@ -60,19 +60,32 @@ def test_every_token_has_a_grid_of_its_own():
 def test_moving_ranges_follow_real_tokens():
     model = tiny.model().train()
     made = modifier(model)
-    made.before_step(0)
     linear = model.get_submodule(QUERY)
-    made.mask = torch.tensor([[1, 1, 0]])
-    width = linear.in_features
-    inputs = torch.zeros(1, 3, width)
-    inputs[0, 0, 0], inputs[0, 1, 1], inputs[0, 2, 0] = 2.0, -1.0, 1e6
-    linear(inputs)
-    assert linear.input_bounds.tolist() == [-1, 2]
-    linear(3 * inputs)
-    assert linear.input_bounds.tolist() == pytest.approx([-1.02, 2.04])
+    ids = torch.tensor([[7, 9, 11, 0, 0], [8, 10, 12, 13, 14]])
+    mask = (ids != 0).long()
+    with torch.no_grad():  # padding is far out, and must not be seen
+        model.bert.embeddings.word_embeddings.weight[0] = 1e4
+        model.bert.embeddings.LayerNorm = torch.nn.Identity()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    seen = []
+    linear.register_forward_pre_hook(lambda _, given: seen.append(given[0][mask.bool()]))
+    made.before_step(0)
+    model(input_ids=ids, attention_mask=mask)
+    assert not linear.input_bounds.any()  # a step that is stopped leaves nothing
+    made.after_step(0)
+    first = [seen[0].min().item(), seen[0].max().item()]
+    assert linear.input_bounds.tolist() == pytest.approx(first)
+    made.before_step(1)
+    made._observe(linear, torch.tensor([[[-9.0, 1.0]], [[0.0, 5.0]]]))
+    made._observe(linear, torch.tensor([[[-3.0, 7.0]]]))
+    made.after_step(1)
+    moved = [old + 0.01 * (new - old) for old, new in zip(first, (-9.0, 7.0), strict=True)]
+    assert linear.input_bounds.tolist() == pytest.approx(moved)
     model.eval()
-    linear(9 * inputs)
-    assert linear.input_bounds.tolist() == pytest.approx([-1.02, 2.04])
+    model(input_ids=ids, attention_mask=mask)
+    assert not made.seen
 
 
 def test_weights_are_rounded_and_learn_all_the_same():
@@ -105,6 +118,7 @@ def test_what_is_left_computes_what_was_trained(ranges):
         model(**inputs).logits.square().sum().backward()
         optimizer.step()
         optimizer.zero_grad()
+        made.after_step(step)
     model.eval()
     made.on_finish()
     with torch.no_grad():
@@ -112,23 +126,41 @@ def test_what_is_left_computes_what_was_trained(ranges):
     facts = made.on_kept()
     assert facts["linears_quantized"] == 12
     assert is_quantized(model)
-    assert not [name for name in model.state_dict() if "bounds" in name]
+    assert not [name for name in model.state_dict() if "bound" in name]
     with torch.no_grad():
         torch.testing.assert_close(model(**inputs).logits, trained, atol=2e-3, rtol=1e-2)
 
 
-def test_learnt_bounds_move():
+def test_learnt_factors_move_the_bounds():
     model = tiny.model().train()
     made = modifier(model, ranges="learnt")
     inputs = probe_inputs(model)
-    made.before_step(0)
-    model(**inputs)
-    bounds = model.get_submodule(QUERY).input_bounds
-    before = bounds.tolist()
-    bounds.data /= 2
-    model(**inputs).logits.square().sum().backward()
-    assert bounds.grad.abs().min() > 0
-    assert bounds.tolist() == pytest.approx([value / 2 for value in before])
+    linear = model.get_submodule(QUERY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
+    for step in range(20):
+        made.before_step(step)
+        model(**inputs)
+        made.after_step(step)
+        # A loss that wants the largest inputs smaller has the upper bound come down.
+        made._bounds(linear)[1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    low, high = made._bounds(linear).tolist()
+    assert low == pytest.approx(linear.input_bounds[0].item())
+    assert high == pytest.approx(0.82 * linear.input_bounds[1].item(), rel=0.02)
+
+
+def test_a_map_that_was_never_fed_is_refused():
+    made = modifier(tiny.model())
+    with pytest.raises(InputError, match="never reach"):
+        made.on_kept()
+
+
+def test_rounding_is_part_of_the_state():
+    made, other = modifier(tiny.model(), qat_start=0.5), modifier(tiny.model(), qat_start=0.5)
+    made.before_step(7)
+    other.load_state_dict(made.state_dict())
+    assert other.rounding
 
 
 def test_symmetric_makes_no_sense_without_ranges():
@@ -188,12 +220,12 @@ def tiny_weights(folder):
 @pytest.mark.parametrize("ranges", ["moving", "learnt"])
 def test_a_resumed_run_ends_in_the_same_bytes(ranges, here, monkeypatch):
     words = f"finetune teacher --with qat --ranges {ranges} --qat-start 0.3 --data data --epochs 1"
-    words += " --batch-size 16 --save-steps 1 --lr 1e-3"
+    words += " --batch-size 16 --save-steps 1 --lr 1e-3 --accumulate 2"
     assert run([*words.split(), "-o", "whole"]) == 0
     step = loop._Loop._step
 
     def stopping(self, number):
-        if number == 11:
+        if number == 6:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, number)
 

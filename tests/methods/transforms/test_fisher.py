@@ -261,7 +261,7 @@ def test_a_family_that_is_not_known_is_refused_on_the_command_line(here, capsys)
     assert "gpt2" in capsys.readouterr().err
 
 
-def test_a_budget_of_time_is_kept_and_reported(here, monkeypatch):
+def test_a_budget_of_time_is_kept_and_reported(here, monkeypatch, capsys):
     known = UnitLatency(full=10.0, head=0.1, neuron=0.01, free=(1, 2))
     monkeypatch.setattr(unit_budget, "measured", lambda *_: known)
     words = "prune teacher --method fisher --latency-ratio 0.9 --data data -o faster"
@@ -272,6 +272,7 @@ def test_a_budget_of_time_is_kept_and_reported(here, monkeypatch):
     facts = json.loads((here / "faster/run.json").read_text())
     assert min(facts[f"latency_{name}_ms"] for name in ("before", "after")) > 0
     assert 8.98 < facts["latency_expected_ms"] <= 9.0
+    assert "asked for 90%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
