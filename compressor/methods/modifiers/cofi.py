@@ -129,8 +129,7 @@ class Modifier:
         parts = torch.full((len(sizes),), HIGHEST, device=device, requires_grad=True)
         self.trained = {"units": units, "parts": parts}
         self.optimizer = torch.optim.Adam(self.trained.values(), lr=options.gates_lr)
-        self.multipliers = torch.zeros(2, device=device)  # l1, l2
-        self.share: float | None = None  # S when the gates closed
+        self.multipliers, self.share = torch.zeros(2, device=device), None  # l1, l2; S at closing
         self.kept: torch.Tensor | None = None  # which units stay, once that is decided
         self.active, self.gates = False, None
         self.handles = [
