@@ -52,10 +52,11 @@ def metric_text(metric: str, value: float | None) -> str:
 
 
 def interval_text(metric: str, low: float | None, high: float | None) -> str:
-    """`91.0` to `94.4` with a dash between, or a dash where there is no interval."""
+    """`91.0` and `94.4` with a dash between, or `to` beside a sign; a dash for no interval."""
     if low is None or high is None:
         return NOTHING
-    return f"{metric_text(metric, low)}{NOTHING}{metric_text(metric, high)}"
+    between = " to " if low < 0 else NOTHING
+    return f"{metric_text(metric, low)}{between}{metric_text(metric, high)}"
 
 
 def drop_text(drop: float | None, unit: str | None) -> str:
