@@ -94,7 +94,7 @@ def train_teacher(folder: Path, seed: int) -> None:
 def train_words(folder: Path, seed: int) -> Path:
     """The masked language model of a seed, MiniLM with a new head, trained on the texts."""
     target = folder / f"words-{seed}"
-    flags = ["--data", str(folder / "data"), "--task", "masked-lm", "--epochs", "5", "--lr", "5e-4"]
+    flags = ["--data", str(folder / "data"), "--task", "masked-lm", "--epochs", "2", "--lr", "5e-4"]
     words = ["finetune", MODEL, *flags, "--keep", "last", "--seed", str(seed), "-o", str(target)]
     compressor(words, target.with_suffix(".log"))
     return target
