@@ -13,13 +13,14 @@ import typer
 from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
-from compressor.checkpoint.store import check_target, locked, write_json, writing
+from compressor.checkpoint.store import check_target, locked
 from compressor.commands.job import command_line, open_model, print_folder
+from compressor.commands.judged import publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.splits import split_for_evaluation
-from compressor.errors import GateError, InputError
+from compressor.errors import InputError, UsageError
 from compressor.measure import gates as judging
 from compressor.methods.contract import option
 from compressor.model.tasks import labels_of, task_of
@@ -46,6 +47,7 @@ class MeasureOptions:
     disagreements: str = option(
         "", "file to write the rows to whose class differs from the baseline's, as jsonl"
     )
+    junit: str = option("", "file to write the gates' judgements to, as JUnit XML")
     max_drop: float | None = option(None, "gate: most points that may be lost")
     min_retention: float | None = option(None, "gate: smallest metric / baseline metric")
     min_speedup: float | None = option(None, "gate: smallest speed-up, geometric mean of shapes")
@@ -82,7 +84,7 @@ def run(
     dataset = _dataset(data, checkpoints)
     if dataset is not None:
         split_for_evaluation(dataset, measure.split)
-    _refuse_unjudgeable(gates, checkpoints, dataset)
+    _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit)
     if measure.disagreements:
         refuse_disagreements(Path(measure.disagreements), dataset)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
@@ -99,19 +101,24 @@ def run(
         report = measure_all(checkpoints, dataset, measure, shapes, words, shared)
         report["inputs"] = fingerprint
         report["gates"] = judging.check(report, gates) if gates.active() else []
-        publish_report(report, target, force=shared.force)
+        publish_report(report, target, force=shared.force, junit=measure.junit)
     return None
 
 
 def _refuse_unjudgeable(
-    gates: judging.Gates, checkpoints: list[Checkpoint], dataset: Dataset | None
+    gates: judging.Gates, checkpoints: list[Checkpoint], dataset: Dataset | None, junit: str
 ) -> None:
     """Refuse gates that no measurement could answer, before any is made.
 
     Raises:
+        UsageError: no gate for `--junit` to write about.
         InputError: there is nothing besides the baseline, or no rows to measure accuracy on.
     """
     active = gates.active()
+    if junit and not active:
+        raise UsageError("--junit writes what gates say, and there is none", where="--junit")
+    if junit and not Path(junit).parent.is_dir():
+        raise InputError(f"there is no folder {Path(junit).parent}", where="--junit")
     if active and len(checkpoints) == 1:
         raise InputError(
             f"{checkpoints[0].name} is its own baseline, so the gates have nothing to judge",
@@ -264,29 +271,3 @@ def _is_done(target: Path, fingerprint: dict[str, Any]) -> bool:
 
     file = target / "report.json"
     return file.is_file() and json.loads(file.read_text())["inputs"] == fingerprint
-
-
-def publish_report(report: dict[str, Any], target: Path, *, force: bool) -> None:
-    """Write the report, show its table, and fail the job when a gate does.
-
-    Raises:
-        GateError: names the gates that refused; the report is in `{target}.refused`.
-    """
-    from compressor.measure.html import render_html
-    from compressor.measure.report import report_rows
-
-    failed = [entry for entry in report["gates"] if not entry["passed"]]
-    place = target.with_name(f"{target.name}.refused") if failed else target
-    with writing(place, force=force or bool(failed)) as folder:
-        write_json(folder / "report.json", report)
-        (folder / "report.html").write_text(render_html(report), encoding="utf-8")
-    columns, rows = report_rows(report)
-    console.table("", columns, rows, to_stdout=False)
-    for line in (report["summary"], *report["findings"]):
-        console.note(line)
-    for entry in report["gates"]:
-        console.note(judging.describe(entry))
-    if failed:
-        refusals = "; ".join(judging.describe(entry) for entry in failed)
-        raise GateError(refusals, hint=f"the report is in {place}")
-    print_folder(target, {"verb": "benchmark", "report": str(target / "report.json")})

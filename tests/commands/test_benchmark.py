@@ -177,3 +177,18 @@ def test_rows_that_are_classified_differently_are_written(here, tmp_path, capsys
     assert model["paired"]["difference"] * 100 == pytest.approx(-model["drop"])
     assert go(*words, "--disagreements", "rows.jsonl", "-o", "again") == 3
     assert go("benchmark", "p", *QUICK, "--disagreements", "other.jsonl", "-o", "again") == 2
+
+
+@pytest.mark.parametrize(("limit", "code"), [(50, 0), (-50, 4)])
+def test_gates_are_written_for_a_ci_server(here, tmp_path, limit, code):
+    words = ["benchmark", here / "onnx", "--data", here / "data", *QUICK, "-o", "report"]
+    assert go(*words, "--max-drop", limit, "--junit", "gates.xml") == code
+    text = (tmp_path / "gates.xml").read_text()
+    assert ("<failure" in text) == bool(code)
+    folder = tmp_path / ("report.refused" if code else "report")
+    assert "| onnx |" in (folder / "report.md").read_text()
+
+
+def test_junit_without_gates_is_refused(here, capsys):
+    assert go("benchmark", here / "onnx", *QUICK, "--junit", "gates.xml", "-o", "report") == 2
+    assert "there is none" in capsys.readouterr().err

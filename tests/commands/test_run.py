@@ -1,6 +1,7 @@
 """Recipes: the same as command lines, checked before anything runs, finished steps skipped."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,29 @@ def test_every_shipped_recipe_is_short_and_valid(file):
     assert recipe.description
     assert recipe.commands
     assert len(file.read_text().splitlines()) <= 30
+
+
+@pytest.mark.parametrize("name", ["github", "gitlab"])
+def test_commands_of_the_ci_examples_exist(name):
+    import re
+
+    import yaml
+
+    from compressor.cli import VERBS
+
+    text = (Path(__file__).parents[2] / f"recipes/ci/{name}.yml").read_text()
+    assert yaml.safe_load(text)
+    commands = re.findall(r"compressor (\w+) ", text)
+    assert {"distill", "quantize", "export", "benchmark"} <= set(commands)
+    for verb in set(commands) - {"with"}:
+        assert verb in VERBS
+    for flag in set(re.findall(r"(--[a-z-]+)", text)):
+        assert any(flag in help_of(verb) for verb in commands), flag
+
+
+def help_of(verb: str) -> str:
+    import subprocess
+    import sys
+
+    words = [sys.executable, "-m", "compressor", verb, "--help"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout

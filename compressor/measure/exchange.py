@@ -1,0 +1,56 @@
+"""A report for other programs: Markdown for a pull request, JUnit XML for a CI server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+from compressor.measure.gates import describe
+from compressor.measure.report import report_rows
+
+_IN_A_CELL = str.maketrans({"|": "\\|", "\n": " "})
+
+
+def render_markdown(report: Mapping[str, Any]) -> str:
+    """`report.md`: the summary, what a reader must know, the table, the gates, the command."""
+    columns, rows = report_rows(report)
+    lines = [f"**{report['summary']}**", "", *(f"- {text}" for text in report["findings"]), ""]
+    lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
+    if report["gates"]:
+        lines += [
+            f"- {'✅' if gate['passed'] else '❌'} {describe(gate)}" for gate in report["gates"]
+        ]
+        lines.append("")
+    machine = report["machine"]
+    lines += [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads. Again: "
+        f"`{report['command']}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.translate(_IN_A_CELL) for cell in cells)} |"
+
+
+def render_junit(report: Mapping[str, Any]) -> str:
+    """A test suite with one case for each gate and model; a refused gate is a failure."""
+    judged = report["gates"]
+    failed = [gate for gate in judged if not gate["passed"]]
+    suite = ElementTree.Element(
+        "testsuite",
+        name="compressor benchmark",
+        tests=str(len(judged)),
+        failures=str(len(failed)),
+        errors="0",
+    )
+    for gate in judged:
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=gate["model"], name=f"--{gate['gate']} {gate['limit']:g}"
+        )
+        if not gate["passed"]:
+            ElementTree.SubElement(case, "failure", message=describe(gate))
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
