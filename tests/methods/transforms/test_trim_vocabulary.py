@@ -85,9 +85,13 @@ def test_pieces_and_outputs_of_the_corpus_stay(case, here, capsys):
     for text in small_tokenizers.corpus():
         assert before.tokenize(text) == after.tokenize(text)
         with torch.inference_mode():
-            wanted = model(**before(text, return_tensors="pt")).logits
-            found = small(**after(text, return_tensors="pt")).logits
-        assert torch.equal(wanted if head == CLASSES else wanted[..., kept], found)
+            wanted = model(**before(text, return_tensors="pt"), output_hidden_states=True)
+            found = small(**after(text, return_tensors="pt"), output_hidden_states=True)
+        assert torch.equal(wanted.hidden_states[-1], found.hidden_states[-1])
+        if head == CLASSES:
+            assert torch.equal(wanted.logits, found.logits)
+        else:  # how a product is cut into blocks depends on the number of words
+            torch.testing.assert_close(wanted.logits[..., kept], found.logits)
     for text in small_tokenizers.OTHER:
         ids = after(text, return_tensors="pt")
         assert after.decode(ids["input_ids"][0])
