@@ -506,7 +506,7 @@ OPTIONS = [
     Fault("37 no gate", nothing, "benchmark model --min-speedup nan", 2, ("--min-speedup",)),
     Fault("37 gate on itself", nothing, "benchmark model --min-speedup 2", 3,
           ("its own baseline",)),
-    Fault("37 number format", nothing, "export model --weights int3", 2, ("int8, fp32",)),
+    Fault("37 number format", nothing, "export model --weights int3", 2, ("int8, fp16, fp32",)),
     Fault("11 no head to generate with", nothing, "generate model --data data -o out", 3,
           ("no masked-lm head", "BertForSequenceClassification",
            "finetune model --task masked-lm --data")),
