@@ -37,8 +37,7 @@ from compressor.checkpoint.shards import (
     plain_name,
     weight_files,
 )
-from compressor.checkpoint.store import write_json
-from compressor.errors import MachineError
+from compressor.checkpoint.store import refuse_full, write_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,14 +80,7 @@ def unpacked(folder: Path) -> Iterator[Path]:
         yield folder
         return
     needed = sum(info.nbytes for file in files for info in read_header(file).values())
-    free = shutil.disk_usage(gettempdir()).free
-    if needed > free:
-        raise MachineError(
-            f"{folder.name} is packed, and unpacking it takes {console.size(needed)} of "
-            f"{gettempdir()}, which has {console.size(free)} free",
-            hint="free some space, or name another place: TMPDIR=...",
-            where=str(folder),
-        )
+    refuse_full(Path(gettempdir()), needed, "name another place: TMPDIR=FOLDER", where=folder)
     with TemporaryDirectory(prefix="compressor-") as copy:
         for file in inference_files(folder):
             if file in files:

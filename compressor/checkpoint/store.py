@@ -59,13 +59,28 @@ def check_target(
     parent = target.parent
     if not os.access(parent, os.W_OK | os.X_OK):
         raise system_error(PermissionError(), parent)
-    free = shutil.disk_usage(parent).free
+    refuse_full(parent, needed_bytes, "write elsewhere: -o", where=target)
+
+
+def refuse_full(folder: Path, needed_bytes: int, elsewhere: str, *, where: Path) -> None:
+    """Refuse to begin what would not fit.
+
+    Args:
+        folder: the place to write in.
+        needed_bytes: what will be written at most, all at once.
+        elsewhere: what to type to write in another place.
+        where: what is to be written, or read for it.
+
+    Raises:
+        MachineError: with what is needed and what is free.
+    """
+    free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise MachineError(
-            f"not enough room in {parent.resolve()}: {console.size(needed_bytes)} needed, "
+            f"not enough room in {folder.resolve()}: {console.size(needed_bytes)} needed, "
             f"{console.size(free)} free",
-            hint="free some space or write elsewhere: -o",
-            where=str(target),
+            hint=f"free some space or {elsewhere}",
+            where=str(where),
         )
 
 

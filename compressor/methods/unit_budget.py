@@ -50,6 +50,22 @@ class Costs:
         heads = sum(widths.heads) // widths.group
         return self.fixed + heads * self.head + sum(widths.ffn) * self.neuron
 
+    def too_small(self, ratio: float, widths: Widths, smallest: float) -> UsageError:
+        """The refusal of a budget below what every layer keeps.
+
+        Args:
+            ratio: share of the costs that may be spent.
+            widths: of the model before anything is removed.
+            smallest: what the smallest result costs.
+        """
+        total = self.total(widths)
+        return UsageError(
+            f"{self.flag} {ratio:g} is {self.text(ratio * total)}; the smallest result that this "
+            f"model allows has {self.text(smallest)}",
+            hint=f"{self.flag} {-(-1000 * smallest // total) / 1000:g} or more",
+            where=self.flag,
+        )
+
     def text(self, amount: float) -> str:
         """`1,710,489 multiply-accumulates` or `3.46 ms`."""
         return f"{amount:,.2f} ms" if self.unit == "ms" else f"{amount:,.0f} {self.unit}"
@@ -155,12 +171,7 @@ def found_counts(
         )
     if found is None:
         smallest = costs.fixed + fewest[0] * costs.head + fewest[1] * price
-        raise UsageError(
-            f"{costs.flag} {shape.ratio:g} is {costs.text(shape.ratio * total)}; the smallest "
-            f"result that this model allows has {costs.text(smallest)}",
-            hint=f"{costs.flag} {-(-1000 * smallest // total) / 1000:g} or more",
-            where=costs.flag,
-        )
+        raise costs.too_small(shape.ratio, widths, smallest)
     return found
 
 

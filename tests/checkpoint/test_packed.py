@@ -19,7 +19,7 @@ from compressor.checkpoint.folder import open_checkpoint
 from compressor.checkpoint.header import STORED_AS, read_header
 from compressor.checkpoint.packed import pack, unpacked
 from compressor.checkpoint.shards import INDEX, SINGLE, packed_name
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
 SHAPES = '{"a": [2, 4]}'
@@ -206,3 +206,14 @@ def test_not_a_number_is_found_behind_the_bits(folder):
     with pytest.raises(InputError, match="not finite"):
         open_checkpoint(folder)
     assert json.loads((folder / "config.json").read_text())
+
+
+def test_no_room_to_unpack_is_said_before_anything_is_written(folder, monkeypatch):
+    import shutil
+    from types import SimpleNamespace
+
+    pack(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    with pytest.raises(MachineError, match="not enough room") as caught, unpacked(folder):
+        pass
+    assert "TMPDIR" in caught.value.hint

@@ -32,8 +32,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.checkpoint.families import base_family
-from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Context, option
 from compressor.methods.hard_concrete import (
@@ -43,8 +41,9 @@ from compressor.methods.hard_concrete import (
     trained_tensors,
     typical,
 )
+from compressor.methods.unit_budget import counted_costs
 from compressor.methods.unit_masks import HEADS, NEURONS, multiply_units, output_maps
-from compressor.methods.units import head_macs, neuron_macs, within_budget
+from compressor.methods.units import within_budget
 from compressor.model.pruned import remove_units, widths_of
 
 if TYPE_CHECKING:
@@ -86,6 +85,13 @@ class Options:
         low=0.0,
     )
 
+    def __post_init__(self) -> None:
+        if not self.gates_start <= self.gates_ramp <= self.gates_end:
+            raise UsageError(
+                f"--gates-start {self.gates_start:g}, --gates-ramp {self.gates_ramp:g} and "
+                f"--gates-end {self.gates_end:g} are not in this order"
+            )
+
 
 class Modifier:
     """Trains the gates, closes them, and removes what they closed."""
@@ -93,11 +99,6 @@ class Modifier:
     def __init__(self, options: Options, context: Context) -> None:
         import torch
 
-        if not options.gates_start <= options.gates_ramp <= options.gates_end:
-            raise UsageError(
-                f"--gates-start {options.gates_start:g}, --gates-ramp {options.gates_ramp:g} and "
-                f"--gates-end {options.gates_end:g} are not in this order"
-            )
         if context.mixed_precision == "fp16":
             raise InputError(
                 "cofi trains its gates by gradients that fp16 scales without telling them",
@@ -111,9 +112,8 @@ class Modifier:
             for share in (options.gates_start, options.gates_ramp, options.gates_end)
         )
         device = next(self.model.parameters()).device
-        maps = len(parts_of(base_family(self.model.config.model_type)).ups) + 1
-        length = options.sequence_length
-        costs = (head_macs(length, self.widths), neuron_macs(length, self.widths.hidden, maps))
+        counted = counted_costs(self.model, options.sequence_length)
+        costs = (counted.head, counted.neuron)
         # One long vector: the units of the first layer's heads, its neurons, the next layer's ...
         self.sizes = [
             count
@@ -124,7 +124,9 @@ class Modifier:
         self.part = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
         self.costs = torch.tensor(costs, device=device, dtype=torch.float64)[self.part % 2]
         self.budget = int(options.mac_ratio * float(self.costs.sum()))
-        self._refuse_impossible(costs)
+        least = len(self.widths.heads) * sum(costs)
+        if self.budget < least:
+            raise counted.too_small(options.mac_ratio, self.widths, least)
         units = torch.full((len(self.part),), HIGHEST, device=device, requires_grad=True)
         parts = torch.full((len(sizes),), HIGHEST, device=device, requires_grad=True)
         self.trained = {"units": units, "parts": parts}
@@ -136,17 +138,6 @@ class Modifier:
             self.model.register_forward_pre_hook(self._draw),
             *multiply_units(self.model, self._factors),
         ]
-
-    def _refuse_impossible(self, costs: tuple[int, int]) -> None:
-        least = len(self.widths.heads) * sum(costs)
-        if self.budget < least:
-            total = int(self.costs.sum())
-            raise UsageError(
-                f"--mac-ratio {self.options.mac_ratio:g} is {self.budget:,} multiply-accumulates; "
-                f"the smallest result that this model allows has {least:,}",
-                hint=f"--mac-ratio {-(-1000 * least // total) / 1000:g} or more",
-                where="--mac-ratio",
-            )
 
     def _draw(self, model: nn.Module, _: tuple[Any, ...]) -> None:
         """The gates of one forward pass, [units]."""
