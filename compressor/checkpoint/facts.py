@@ -157,15 +157,22 @@ def unpacked_shape(info: TensorInfo, checkpoint: Checkpoint) -> tuple[tuple[int,
             where=str(info.file),
         )
     rows, columns = (int(size) for size in read_array(noted).reshape(-1))
+    for bits in weight_bits(checkpoint):
+        if columns >= 0 and info.shape == (rows, -(-columns * bits // 32)):
+            return (rows, columns), bits
+    raise _misfit(info, noted)
+
+
+def weight_bits(checkpoint: Checkpoint) -> list[int]:
+    """Bits of a weight, 1 to 8, by each group of the config's quantization that says so."""
     groups = (checkpoint.quantization or {}).get("config_groups")
+    found = []
     for group in groups.values() if isinstance(groups, dict) else ():
         weights = group.get("weights") if isinstance(group, dict) else None
         bits = weights.get("num_bits") if isinstance(weights, dict) else None
-        if not isinstance(bits, int) or not 1 <= bits <= 8 or columns < 0:
-            continue
-        if info.shape == (rows, -(-columns * bits // 32)):
-            return (rows, columns), bits
-    raise _misfit(info, noted)
+        if isinstance(bits, int) and 1 <= bits <= 8:
+            found.append(bits)
+    return found
 
 
 def _count_packed(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.checkpoint.facts import sizes
+from compressor.checkpoint.facts import sizes, weight_bits
 from compressor.data.tasks import TASKS
 from compressor.model.devices import choose_device
 from compressor.model.tasks import task_of
@@ -71,18 +71,9 @@ class Candidate:
         }
         if quantized and self.checkpoint.runtime == "torch":
             # PyTorch turns the integers back into floats: right numbers, no gain in speed.
-            facts["precision"] = f"int{_bits(self.checkpoint)} (simulated)"
+            bits = (*weight_bits(self.checkpoint), 8)[0]
+            facts["precision"] = f"int{bits} (simulated)"
         return facts
-
-
-def _bits(checkpoint: Checkpoint) -> int:
-    """Bits of a weight by the config; 8 where it does not say."""
-    groups = checkpoint.quantization.get("config_groups")
-    for group in groups.values() if isinstance(groups, dict) else ():
-        weights = group.get("weights") if isinstance(group, dict) else None
-        if isinstance(weights, dict) and isinstance(weights.get("num_bits"), int):
-            return weights["num_bits"]
-    return 8
 
 
 def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
