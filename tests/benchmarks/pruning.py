@@ -15,8 +15,8 @@ task for EPOCHS with their zeros locked.
 
 DATA, the rows that are held out and the teachers are those of `distillation_ablation.py`, which
 may share FOLDER. With --choose the scored rows are the held-out training rows: options are chosen
-there. Last weights are scored. Prints the mean of each way with a 95 % interval over seeds
-(Student's t), and its mean difference to the teacher, paired by seed.
+there, with --flags to vary them. Last weights are scored. Prints the mean of each way with a 95 %
+interval over seeds (Student's t), and its mean difference to the teacher, paired by seed.
 """
 
 from __future__ import annotations
@@ -143,6 +143,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--choose", action="store_true", help="score held-out training rows")
     parser.add_argument("--ways", default="", help="names separated by two commas; all if absent")
+    parser.add_argument(
+        "--flags", default="", help="more for the first command of every way; likewise separated"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     folder, seeds = given.output, range(given.seeds)
@@ -156,6 +159,11 @@ def main() -> None:
     train = f"--epochs {given.epochs:g} --lr {given.lr} --keep last"
     ways = tables[given.table](train, given.epochs)
     ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
+    ways = {
+        f"{name} {flags}".strip(): [f"{first} {flags}", *more]
+        for flags in given.flags.split(",,")
+        for name, (first, *more) in ways.items()
+    }
     with ThreadPoolExecutor(given.workers) as pool:
         list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
         if given.table == "transfer":
