@@ -12,6 +12,7 @@ from compressor.checkpoint.arrays import read_array, read_chunks
 from compressor.checkpoint.families import is_buffer, split_layer
 from compressor.checkpoint.header import FLOATS, TensorInfo
 from compressor.checkpoint.reading import shown
+from compressor.checkpoint.shards import inference_files
 from compressor.checkpoint.structure import COMPANION, weight_name
 from compressor.checkpoint.values import TensorFacts, unpack
 from compressor.errors import InputError
@@ -76,6 +77,18 @@ def sizes(checkpoint: Checkpoint, facts: Sequence[TensorFacts] | None = None) ->
         "matrices_index": _bytes(living_bits + 16 * living),
         "parameters": sum(fact.numel for fact in known),
     }
+
+
+def compressed_bytes(checkpoint: Checkpoint) -> int:
+    """Bytes of all files that inference needs once zstd has packed them, in pieces of 16 MiB."""
+    import pyarrow
+
+    total = 0
+    for file in inference_files(checkpoint.path):
+        with file.open("rb") as stream:
+            while piece := stream.read(1 << 24):
+                total += pyarrow.compress(piece, codec="zstd").size
+    return total
 
 
 def _bytes(bits: int) -> int:

@@ -18,6 +18,7 @@ from compressor.commands.job import command_line, open_model, print_folder
 from compressor.commands.judged import publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
+from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.splits import split_for_evaluation
 from compressor.errors import InputError, UsageError
@@ -42,6 +43,11 @@ class MeasureOptions:
     )
     shapes: str = option("1x32,1x128,8x64", "batch x length of the latency calls")
     rounds: int = option(30, "turns of each model at each shape", low=3)
+    scaling: bool = option(
+        False,
+        "measure how latency grows with batch and length, and how near it comes to plain matrix "
+        "products of the same shapes",
+    )
     threads: int = option(0, "threads of each model; 0 for all cores allowed", low=0)
     max_length: int = option(128, "longest scored input in tokens", low=4)
     disagreements: str = option(
@@ -65,7 +71,11 @@ def run(
     shared: Shared,
     words: list[str],
     baseline: Annotated[
-        str, typer.Option(help="what to compare with; found through the lineage if absent")
+        str,
+        typer.Option(
+            help="what to compare with, also a stored report.json (for accuracy and size alone); "
+            "found through the lineage if absent"
+        ),
     ] = "",
 ) -> None:
     """Measure accuracy, size and latency of models against a baseline, with gates.
@@ -79,17 +89,19 @@ def run(
         **{name: getattr(measure, name) for name in judging.Gates.__dataclass_fields__}
     )
     opened = [open_model(model, shared) for model in models]
-    first = _baseline(baseline, opened, shared)
-    checkpoints = list({c.path.resolve(): c for c in (first, *opened)}.values())
+    stored = stored_baseline(baseline)
+    first = [] if stored else [_baseline(baseline, opened, shared)]
+    checkpoints = list({c.path.resolve(): c for c in (*first, *opened)}.values())
     dataset = _dataset(data, checkpoints)
-    if dataset is not None:
-        split_for_evaluation(dataset, measure.split)
-    _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit)
+    split = split_for_evaluation(dataset, measure.split) if dataset else ""
+    if stored:
+        refuse_other_rows(stored, dataset, split, measure.max_length)
+    _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit, stored)
     if measure.disagreements:
-        refuse_disagreements(Path(measure.disagreements), dataset)
+        refuse_disagreements(Path(measure.disagreements), dataset, stored is not None)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
-    fingerprint = _fingerprint(checkpoints, dataset, measure, shared)
+    fingerprint = _fingerprint(checkpoints, dataset, measure, shared, stored)
     if shared.reuse and _is_done(target, fingerprint):
         console.note(f"benchmark: {target} is already made by this command")
         return print_folder(target, {"verb": "benchmark", "reused": True})
@@ -98,7 +110,7 @@ def run(
         console.note(f"would measure {', '.join(c.name for c in checkpoints)} into {target}")
         return None
     with locked(target):
-        report = measure_all(checkpoints, dataset, measure, shapes, words, shared)
+        report = measure_all(checkpoints, dataset, measure, shapes, words, shared, stored)
         report["inputs"] = fingerprint
         report["gates"] = judging.check(report, gates) if gates.active() else []
         publish_report(report, target, force=shared.force, junit=measure.junit)
@@ -106,12 +118,16 @@ def run(
 
 
 def _refuse_unjudgeable(
-    gates: judging.Gates, checkpoints: list[Checkpoint], dataset: Dataset | None, junit: str
+    gates: judging.Gates,
+    checkpoints: list[Checkpoint],
+    dataset: Dataset | None,
+    junit: str,
+    stored: StoredBaseline | None,
 ) -> None:
     """Refuse gates that no measurement could answer, before any is made.
 
     Raises:
-        UsageError: no gate for `--junit` to write about.
+        UsageError: no gate for `--junit` to write about, or a speed-up over a stored report.
         InputError: there is nothing besides the baseline, or no rows to measure accuracy on.
     """
     active = gates.active()
@@ -119,7 +135,13 @@ def _refuse_unjudgeable(
         raise UsageError("--junit writes what gates say, and there is none", where="--junit")
     if junit and not Path(junit).parent.is_dir():
         raise InputError(f"there is no folder {Path(junit).parent}", where="--junit")
-    if active and len(checkpoints) == 1:
+    if stored and "min_speedup" in active:
+        raise UsageError(
+            f"--min-speedup compares clocks of one run, and {stored.where} is another run's",
+            hint="--baseline with the baseline's folder, or --max-latency-ms",
+            where="--min-speedup",
+        )
+    if active and len(checkpoints) == 1 and not stored:
         raise InputError(
             f"{checkpoints[0].name} is its own baseline, so the gates have nothing to judge",
             hint="name a candidate, or another --baseline",
@@ -182,46 +204,45 @@ def measure_all(
     shapes: list[tuple[int, int]],
     words: list[str],
     shared: Shared,
+    stored: StoredBaseline | None,
 ) -> dict[str, Any]:
-    """Open, score and time every model; the first is the baseline."""
+    """Open, score and time every model; the first is the baseline, or the stored one is."""
     from compressor.commands.candidates import open_candidate, outputs_of
-    from compressor.measure.latency import measure_in_turns
+    from compressor.commands.timing import Timed, cores_for, time_candidates
     from compressor.measure.machine import add_load_after, machine_facts
     from compressor.measure.report import build_report
 
     threads = measure.threads or len(os.sched_getaffinity(0))
-    machine = machine_facts(threads)
-    names = unique_names(checkpoints)
-    candidates = [
-        open_candidate(checkpoint, name, threads, shared.device)
-        for checkpoint, name in zip(checkpoints, names, strict=True)
-    ]
-    facts = [candidate.facts() for candidate in candidates]
-    task = None
-    if dataset is not None:
-        split = split_for_evaluation(dataset, measure.split)
-        task = _task_facts(dataset, split, candidates[0], measure)
-        answers = []
-        with console.Progress(f"scoring on {split}", len(candidates)) as progress:
-            for candidate in candidates:
+    machine = machine_facts(threads, cores_for(threads))
+    named = dict(zip(unique_names(checkpoints), checkpoints, strict=True))
+    split = split_for_evaluation(dataset, measure.split) if dataset else ""
+    task, facts, answers, timed = None, [], [], []
+    doing = f"scoring on {split}" if dataset else "loading"
+    with console.Progress(doing, len(named)) as progress:
+        for name, checkpoint in named.items():
+            candidate = open_candidate(checkpoint, name, threads, shared.device)
+            facts.append(candidate.facts())
+            timed.append(Timed.of(candidate))
+            if dataset is not None:
+                task = task or _task_facts(dataset, split, candidate, measure)
                 answers.append(outputs_of(candidate, dataset, split, measure.max_length))
-                progress.advance()
-        add_scores(facts, answers, dataset, shared.seed)
+            progress.advance()
+    if dataset is not None:
+        add_scores(facts, answers, dataset, shared.seed, paired=stored is None)
         if measure.disagreements:
-            write_disagreements(Path(measure.disagreements), dataset, split, names, answers)
-    fitting = [shape for shape in shapes if shape[1] <= min(c.longest for c in candidates)]
-    if len(fitting) < len(shapes):
-        console.warn("shapes longer than a model's positions are left out")
-    latency = measure_in_turns(
-        {candidate.name: candidate.prepare for candidate in candidates},
-        fitting,
-        rounds=measure.rounds,
+            write_disagreements(Path(measure.disagreements), dataset, split, list(named), answers)
+    times = time_candidates(
+        timed, shapes, rounds=measure.rounds, threads=threads, scaling=measure.scaling
     )
     for entry in facts:
-        entry["latency"] = latency[entry["name"]]
+        entry.update(times[entry["name"]])
         entry.setdefault("accuracy", None)
+    if stored:
+        accuracy = stored.model["accuracy"] if dataset else None
+        facts.insert(0, {**stored.model, "accuracy": accuracy})
+    baseline = facts[0]["name"]
     return build_report(
-        add_load_after(machine), task, names[0], facts, command_line(words), shared.seed
+        add_load_after(machine), task, baseline, facts, command_line(words), shared.seed
     )
 
 
@@ -253,13 +274,18 @@ def _task_facts(
 
 
 def _fingerprint(
-    checkpoints: list[Checkpoint], dataset: Dataset | None, measure: MeasureOptions, shared: Shared
+    checkpoints: list[Checkpoint],
+    dataset: Dataset | None,
+    measure: MeasureOptions,
+    shared: Shared,
+    stored: StoredBaseline | None,
 ) -> dict[str, Any]:
     """What a report that is reused must have been made from."""
     import dataclasses
 
     return {
         "models": {checkpoint.name: checkpoint.weights_hash for checkpoint in checkpoints},
+        "stored_baseline": stored.hash if stored else None,
         "data": dataset.hash if dataset else None,
         "options": dataclasses.asdict(measure),
         "seed": shared.seed,

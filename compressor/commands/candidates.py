@@ -1,16 +1,16 @@
-"""A checkpoint or ONNX folder as something to be measured: a forward pass and ready calls."""
+"""A checkpoint or ONNX folder as something to be measured: its answers, and ready calls."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.checkpoint.facts import sizes, weight_bits
+from compressor.checkpoint.facts import compressed_bytes, sizes, tensor_facts, weight_bits
 from compressor.data.tasks import TASKS
 from compressor.model.devices import choose_device
 from compressor.model.tasks import task_of
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from compressor.checkpoint.folder import Checkpoint
     from compressor.data.dataset import Dataset
+    from compressor.measure.isolated import Calls
+    from compressor.measure.latency import Call
     from compressor.train.evaluate import Evaluation, Forward
 
 
@@ -31,7 +33,6 @@ class Candidate:
         name: how the report calls it.
         checkpoint: the opened folder.
         forward: arrays to logits.
-        input_names: the arrays that a latency call makes up.
         tokenizer: its tokenizer, None for images.
         vocabulary: ids that a latency call draws from.
         longest: most tokens that it takes.
@@ -41,22 +42,15 @@ class Candidate:
     name: str
     checkpoint: Checkpoint
     forward: Forward
-    input_names: tuple[str, ...]
     tokenizer: PreTrainedTokenizerBase | None
     vocabulary: int
     longest: int
     device: str
 
-    def prepare(self, batch: int, length: int) -> Callable[[], None]:
-        """A ready call on made-up token ids [batch, length]; inputs are made outside the timing."""
-        draw = np.random.default_rng(0)
-        arrays = {
-            "input_ids": draw.integers(0, self.vocabulary, (batch, length)),
-            "attention_mask": np.ones((batch, length), dtype=np.int64),
-            "token_type_ids": np.zeros((batch, length), dtype=np.int64),
-        }
-        inputs = {name: arrays[name] for name in self.input_names}
-        return lambda: self.forward(inputs)
+    def matrices(self) -> list[tuple[int, int]]:
+        """The shapes of the matrices inside the layers."""
+        found = tensor_facts(self.checkpoint)
+        return [fact.shape for fact in found if fact.in_encoder and len(fact.shape) == 2]
 
     def facts(self) -> dict[str, Any]:
         """What the report says about the model besides measurements."""
@@ -66,7 +60,7 @@ class Candidate:
             "path": str(self.checkpoint.path),
             "runtime": self.checkpoint.runtime,
             "device": self.device,
-            "size": sizes(self.checkpoint),
+            "size": {**sizes(self.checkpoint), "zstd": compressed_bytes(self.checkpoint)},
             "steps": self.checkpoint.steps,
         }
         if quantized and self.checkpoint.runtime == "torch":
@@ -77,7 +71,7 @@ class Candidate:
 
 
 def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
-    """Load a folder for measurement.
+    """Load a folder to score it.
 
     Args:
         checkpoint: the opened folder, PyTorch or ONNX.
@@ -85,12 +79,45 @@ def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str)
         threads: threads that its runtime may use.
         device: "auto", "cpu" or "cuda".
     """
+    opened = _open_graph if checkpoint.runtime == "onnxruntime" else _open_model
+    return Candidate(name, checkpoint, *opened(checkpoint, threads, device))
+
+
+def open_calls(checkpoint: Checkpoint, threads: int, device: str, vocabulary: int) -> Calls:
+    """Load a folder to time it: a function from (batch, length) to a ready call on made-up ids.
+
+    A graph is opened without its tokenizer, and so without PyTorch and transformers.
+
+    Args:
+        checkpoint: the opened folder, PyTorch or ONNX.
+        threads: threads that its runtime may use.
+        device: "auto", "cpu" or "cuda".
+        vocabulary: ids are drawn below it.
+    """
     if checkpoint.runtime == "onnxruntime":
-        return _onnx_candidate(checkpoint, name, threads, device)
-    return _torch_candidate(checkpoint, name, threads, device)
+        from compressor.export.session import open_session
+
+        session = open_session(checkpoint.path, threads=threads, cuda=device == "cuda")
+        forward, names = session.run, session.input_names
+    else:
+        forward = _open_model(checkpoint, threads, device)[0]
+        names = ("input_ids", "attention_mask")
+
+    def prepare(batch: int, length: int) -> Call:
+        arrays = {
+            "input_ids": np.random.default_rng(0).integers(0, vocabulary, (batch, length)),
+            "attention_mask": np.ones((batch, length), dtype=np.int64),
+            "token_type_ids": np.zeros((batch, length), dtype=np.int64),
+        }
+        return partial(forward, {name: arrays[name] for name in names})
+
+    return prepare
 
 
-def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+Opened = tuple["Forward", "PreTrainedTokenizerBase | None", int, int, str]
+
+
+def _open_model(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
     import torch
 
     from compressor.model.inputs import fed
@@ -111,19 +138,11 @@ def _torch_candidate(checkpoint: Checkpoint, name: str, threads: int, device: st
 
     with silenced():  # int8 weights unpack on first use, with a bar
         forward({"input_ids": np.ones((1, 4), dtype=np.int64)})
-    return Candidate(
-        name=name,
-        checkpoint=checkpoint,
-        forward=forward,
-        input_names=("input_ids", "attention_mask"),
-        tokenizer=loaded.tokenizer,
-        vocabulary=model.config.get_text_config().vocab_size,
-        longest=longest_input(loaded),
-        device=where.type,
-    )
+    vocabulary = model.config.get_text_config().vocab_size
+    return forward, loaded.tokenizer, vocabulary, longest_input(loaded), where.type
 
 
-def _onnx_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
     import transformers
 
     from compressor.export.session import open_session
@@ -139,16 +158,7 @@ def _onnx_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str
         # A graph always takes the token types that a tokenizer may leave out.
         return session.run({"token_type_ids": np.zeros_like(arrays["input_ids"]), **arrays})
 
-    return Candidate(
-        name=name,
-        checkpoint=checkpoint,
-        forward=forward,
-        input_names=session.input_names,
-        tokenizer=tokenizer,
-        vocabulary=len(tokenizer),
-        longest=tokenizer.model_max_length,
-        device=session.device,
-    )
+    return forward, tokenizer, len(tokenizer), tokenizer.model_max_length, session.device
 
 
 def outputs_of(candidate: Candidate, dataset: Dataset, split: str, max_length: int) -> Evaluation:

@@ -16,31 +16,54 @@ if TYPE_CHECKING:
 
 
 def add_scores(
-    facts: Sequence[dict[str, Any]], answers: Sequence[Evaluation], dataset: Dataset, seed: int
+    facts: Sequence[dict[str, Any]],
+    answers: Sequence[Evaluation],
+    dataset: Dataset,
+    seed: int,
+    *,
+    paired: bool,
 ) -> None:
-    """Put `accuracy` into the facts of every model, and `paired` into those after the first."""
+    """Put `accuracy` into the facts of every model, and `paired` into those after the first.
+
+    Args:
+        facts: of the models, the baseline first.
+        answers: theirs.
+        dataset: what they were asked.
+        seed: of the bootstrap.
+        paired: whether the first is the baseline; a stored report has no answers to compare with.
+    """
     from compressor.measure.metrics import score
     from compressor.measure.paired import compare
 
     task, base = dataset.task, answers[0]
     for number, (entry, own) in enumerate(zip(facts, answers, strict=True)):
         entry["accuracy"] = score(task.name, task.metric, own.outputs, own.labels, seed=seed)
-        if number and own.count == base.count:  # other tokenizers make other tokens to score
+        if (
+            paired and number and own.count == base.count
+        ):  # other tokenizers make other tokens to score
             entry["paired"] = compare(
                 task.name, task.metric, base.outputs, own.outputs, own.labels, seed=seed
             )
 
 
-def refuse_disagreements(file: Path, dataset: Dataset | None) -> None:
+def refuse_disagreements(file: Path, dataset: Dataset | None, stored: bool) -> None:
     """Refuse `--disagreements` that could not be written, before any work.
 
+    Args:
+        file: to write.
+        dataset: the rows.
+        stored: whether the baseline is a stored report, which has no answers.
+
     Raises:
-        UsageError: there are no rows, or no classes.
+        UsageError: there are no rows, no classes, or no answers of the baseline.
         InputError: the file exists, or has no folder.
     """
     flag = "--disagreements"
     if dataset is None or dataset.task.name != "text-classification":
         raise UsageError(f"{flag} compares predicted classes", hint="add --data", where=flag)
+    if stored:
+        hint = "--baseline with the baseline's folder"
+        raise UsageError(f"{flag}: a stored report keeps no answers", hint=hint, where=flag)
     if file.exists():
         raise InputError(f"{file} already exists", hint="name another file", where=flag)
     if not file.parent.is_dir():

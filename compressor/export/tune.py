@@ -18,7 +18,7 @@ import torch
 from compressor import console
 from compressor.errors import CompressorError
 from compressor.export.session import Session, open_session
-from compressor.measure.latency import Call, measure_in_turns
+from compressor.measure.latency import Timer, measure_in_turns, timed
 
 PARTS = {"opset": 22}  # the last without a node for attention
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ def tuned_folder(
         threads = torch.get_num_threads()
         sessions = {name: open_session(places[name], threads=threads) for name in facts}
         candidates = {
-            name: lambda rows, tokens, session=session: _call(session, rows, tokens)
+            name: lambda rows, tokens, session=session: _timer(session, rows, tokens)
             for name, session in sessions.items()
         }
         rows = measure_in_turns(candidates, [(batch, length)])
@@ -78,8 +78,8 @@ def tuned_folder(
     return {**facts[kept], "kept": kept, "tuning_ms": times}
 
 
-def _call(session: Session, batch: int, length: int) -> Call:
+def _timer(session: Session, batch: int, length: int) -> Timer:
     ones = np.ones((batch, length), dtype=np.int64)
     inputs = dict.fromkeys(session.input_names, ones)
     inputs["token_type_ids"] = np.zeros_like(ones)
-    return lambda: session.run(inputs)
+    return timed(lambda: session.run(inputs))

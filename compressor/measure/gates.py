@@ -123,7 +123,7 @@ def _value(gate: str, model: Model, reference: Model) -> float | None:
                 "measure latency of both at one batch and length",
             )
         return model["speedup"]
-    shape = first_shape(reference)
+    shape = first_shape([reference, model])
     p50 = p50_at(model, shape) if shape else None
     if p50 is None:
         raise _unjudged(gate, f"{model['name']} was not timed", "measure its latency")

@@ -14,12 +14,14 @@ from typing import Any
 from compressor import console
 from compressor.measure import plots, words
 from compressor.measure.findings import best_candidate
+from compressor.measure.html_scaling import scaling_section
 from compressor.measure.html_tables import (
     gates_table,
     latency_table,
     metrics_table,
     models_table,
     sizes_table,
+    starts_table,
 )
 from compressor.measure.page_style import SCRIPT, STYLE
 from compressor.measure.report import first_shape, model_named, p50_at
@@ -49,6 +51,7 @@ def render_html(report: Mapping[str, Any]) -> str:
             sizes_table(report),
             metrics_table(report),
             _latencies(report),
+            scaling_section(report),
             _lineage(report),
             _reading(report),
             _machine(report),
@@ -100,7 +103,7 @@ def _cards(report: Mapping[str, Any]) -> str:
     if best is None:
         return ""
     reference = model_named(report["models"], report["baseline"])
-    shape, cards = first_shape(reference), []
+    shape, cards = first_shape([reference]), []
     if best["compression_ratio"]["disk"] is not None:
         change = " → ".join(console.size(m["size"]["disk"]) for m in (reference, best))
         cards.append(
@@ -164,7 +167,7 @@ def _latencies(report: Mapping[str, Any]) -> str:
         for m in report["models"]
         if m.get("tokenise_ms") is not None
     ]
-    note = "All models were timed in turns in one run."
+    note = "Every model had a process of its own, and all were timed in turns in one run."
     each_row = (report["task"] or {}).get("tokenise_ms_per_row")
     if each_row is not None:
         spoken = [f"{words.significant(each_row)} ms a row"]
@@ -175,6 +178,7 @@ def _latencies(report: Mapping[str, Any]) -> str:
     return (
         f'<h2>Latency</h2><p class="note">{escape(note)}</p>{_figure(*chart, kind="bars")}'
         f"<details><summary>Every number</summary>{latency_table(report)}</details>"
+        f"{starts_table(report)}"
     )
 
 
@@ -215,7 +219,8 @@ def _command(command: str) -> str:
 def _reading(report: Mapping[str, Any]) -> str:
     facts = {
         "Smaller": "bytes of the baseline / bytes of the model, all files needed for inference",
-        "Faster": "geometric mean over the shapes of baseline median / model median",
+        "Faster": "geometric mean over the shapes of baseline median / model median, with a 95 % "
+        "bootstrap interval over the turns",
         "Retention": "metric / baseline metric (turned over where lower is better)",
         "Drop": f"what the metric lost against the baseline, in {report['drop_unit']}",
         "Compression to accuracy": "disk ratio x retention",
@@ -234,6 +239,8 @@ def _machine(report: Mapping[str, Any]) -> str:
     facts = {
         "Processor": machine["cpu"],
         "Cores": f"{machine['cores']}, {machine['threads']} threads used",
+        "Held to cores": ", ".join(map(str, machine.get("pinned_cores") or [])),
+        "Governor": machine.get("governor") or "",
         "Instructions": ", ".join(machine.get("features") or []),
         "Memory": console.size(memory) if memory else "",
         "Load average": ", ".join(spoken),

@@ -21,32 +21,32 @@ def gates_table(report: Mapping[str, Any]) -> str:
         return ""
     rows = [
         [
-            _cell(gate["model"], head=True),
-            _cell(f"--{gate['gate']}", kind="text"),
-            _cell(f"{gate['limit']:g}", exact=gate["limit"]),
-            _cell(words.significant(gate["value"]), exact=gate["value"]),
-            _cell("passed", kind="passed") if gate["passed"] else _cell("failed", kind="failed"),
+            cell(gate["model"], head=True),
+            cell(f"--{gate['gate']}", kind="text"),
+            cell(f"{gate['limit']:g}", exact=gate["limit"]),
+            cell(words.significant(gate["value"]), exact=gate["value"]),
+            cell("passed", kind="passed") if gate["passed"] else cell("failed", kind="failed"),
         ]
         for gate in report["gates"]
     ]
     failed = [describe(gate) for gate in report["gates"] if not gate["passed"]]
     note = f"{len(failed)} of {len(rows)} failed." if failed else f"All {len(rows)} passed."
-    table = _table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
-    return f'<h2>Gates</h2><p class="note">{note}</p>{table}'
+    drawn = table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
+    return f'<h2>Gates</h2><p class="note">{note}</p>{drawn}'
 
 
 def models_table(report: Mapping[str, Any]) -> str:
     """The main table: one row a model, dominated ones greyed."""
     reference = model_named(report["models"], report["baseline"])
     metric = (reference["accuracy"] or {}).get("metric")
-    shape = first_shape(reference)
+    shape = first_shape(report["models"])
     heads = ["Model", "Runtime"]
     if metric:
         drop = "Drop, points" if report["drop_unit"] == words.POINTS else "Drop, %"
         heads += [words.metric_heading(metric).capitalize(), "95 % interval", drop, "Retention"]
     heads += ["Disk", "Smaller"]
     if shape:
-        heads += [f"ms at {shape[0]}x{shape[1]}", "Faster"]
+        heads += [f"ms at {shape[0]}x{shape[1]}", "Faster", "95 % interval"]
     if metric:
         heads.append("Compression to accuracy")
     heads.append("Pareto")
@@ -58,36 +58,37 @@ def models_table(report: Mapping[str, Any]) -> str:
         if report["pareto_axes"]
         else ""
     )
-    table = _table(heads, rows, beaten=beaten, text_columns=(1,))
-    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{table}'
+    drawn = table(heads, rows, beaten=beaten, text_columns=(1,))
+    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{drawn}'
 
 
 def _model_row(
     model: Model, report: Mapping[str, Any], metric: str | None, shape: tuple[int, int] | None
 ) -> list[str]:
     tag = '<span class="tag">baseline</span>' if model["name"] == report["baseline"] else ""
-    cells = [_cell(model["name"], head=True, tag=tag, title=model["path"])]
-    cells.append(_cell(model["runtime"], kind="text"))
+    cells = [cell(model["name"], head=True, tag=tag, title=model["path"])]
+    cells.append(cell(model["runtime"], kind="text"))
     if metric:
         accuracy = model["accuracy"] or {}
         value, low, high = (accuracy.get(key) for key in ("value", "low", "high"))
         cells += [
-            _cell(words.metric_text(metric, value), exact=value),
-            _cell(words.interval_text(metric, low, high)),
-            _cell(words.drop_text(model["drop"], words.POINTS), exact=model["drop"]),
-            _cell(_share(model["retention"]), exact=model["retention"]),
+            cell(words.metric_text(metric, value), exact=value),
+            cell(words.interval_text(metric, low, high)),
+            cell(words.drop_text(model["drop"], words.POINTS), exact=model["drop"]),
+            cell(share(model["retention"]), exact=model["retention"]),
         ]
     disk, ratio = (model["size"] or {}).get("disk"), model["compression_ratio"]["disk"]
-    cells.append(_cell(words.NOTHING if disk is None else console.size(disk), exact=disk))
-    cells.append(_cell(words.times_text(ratio), exact=ratio))
+    cells.append(cell(words.NOTHING if disk is None else console.size(disk), exact=disk))
+    cells.append(cell(words.times_text(ratio), exact=ratio))
     if shape:
         p50 = p50_at(model, shape)
-        cells.append(_cell(words.significant(p50), exact=p50))
-        cells.append(_cell(words.times_text(model["speedup"]), exact=model["speedup"]))
+        cells.append(cell(words.significant(p50), exact=p50))
+        cells.append(cell(words.times_text(model["speedup"]), exact=model["speedup"]))
+        cells.append(cell(words.times_interval_text(model["speedup_low"], model["speedup_high"])))
     if metric:
         worth = model["compression_to_accuracy"]
-        cells.append(_cell(words.times_text(worth), exact=worth))
-    cells.append(_cell("●" if model["pareto"] else "", kind="dot"))
+        cells.append(cell(words.times_text(worth), exact=worth))
+    cells.append(cell("●" if model["pareto"] else "", kind="dot"))
     return cells
 
 
@@ -98,19 +99,19 @@ def sizes_table(report: Mapping[str, Any]) -> str:
     rows = []
     for model in report["models"]:
         sizes = model["size"] or {}
-        cells = [_cell(model["name"], head=True)]
+        cells = [cell(model["name"], head=True)]
         for kind in SIZES:
             count, ratio = sizes.get(kind), model["compression_ratio"][kind]
             text = words.NOTHING if count is None else console.size(count)
             beside = "" if ratio is None else f"<small>{words.times_text(ratio)}</small>"
-            cells.append(_cell(text, exact=count, tag=beside))
+            cells.append(cell(text, exact=count, tag=beside))
         parameters = sizes.get("parameters")
         text = words.NOTHING if parameters is None else f"{parameters / 1e6:.2f} M"
-        rows.append([*cells, _cell(text, exact=parameters)])
-    table = _table(["Model", *SIZES.values(), "Parameters"], rows)
+        rows.append([*cells, cell(text, exact=parameters)])
+    drawn = table(["Model", *SIZES.values(), "Parameters"], rows)
     return (
         '<h2>Size</h2><p class="note">Bytes, and how many times smaller than the baseline, '
-        f"under each way of counting.</p>{table}"
+        f"under each way of counting.</p>{drawn}"
     )
 
 
@@ -121,12 +122,12 @@ def metrics_table(report: Mapping[str, Any]) -> str:
     if len(names) < 2:
         return ""
     rows = [
-        [_cell(model["name"], head=True)]
-        + [_cell(words.metric_text(n, v), exact=v) for n, v in _in_order(model, names)]
+        [cell(model["name"], head=True)]
+        + [cell(words.metric_text(n, v), exact=v) for n, v in _in_order(model, names)]
         for model in scored
     ]
     heads = [words.metric_heading(name).capitalize() for name in names]
-    return f"<h2>Every metric</h2>{_table(['Model', *heads], rows)}"
+    return f"<h2>Every metric</h2>{table(['Model', *heads], rows)}"
 
 
 def _in_order(model: Model, names: Sequence[str]) -> list[tuple[str, float | None]]:
@@ -137,33 +138,58 @@ def latency_table(report: Mapping[str, Any]) -> str:
     """Every latency row of every model."""
     rows = []
     for model in report["models"]:
-        faster = {(r["batch"], r["length"]): r["speedup"] for r in model["speedup_by_shape"]}
+        faster = {(r["batch"], r["length"]): r for r in model["speedup_by_shape"]}
         for row in model["latency"]:
-            ratio = faster.get((row["batch"], row["length"]))
-            cells = [_cell(model["name"], head=True)]
-            cells += [_cell(str(row[key]), exact=row[key]) for key in ("batch", "length")]
+            found = faster.get((row["batch"], row["length"]), {})
+            ratio, low, high = (found.get(key) for key in ("speedup", "low", "high"))
+            cells = [cell(model["name"], head=True)]
+            cells += [cell(str(row[key]), exact=row[key]) for key in ("batch", "length")]
             cells += [
-                _cell(words.significant(row[key]), exact=row[key])
-                for key in ("p50_ms", "p95_ms", "per_second")
+                cell(words.significant(row[key]), exact=row[key])
+                for key in ("p50_ms", "p95_ms", "p99_ms", "per_second")
             ]
-            rows.append([*cells, _cell(words.times_text(ratio), exact=ratio)])
+            cells.append(cell(words.times_text(ratio), exact=ratio))
+            rows.append([*cells, cell(words.times_interval_text(low, high))])
     heads = [
         "Model",
         "Batch",
         "Length",
         "Median ms",
         "95th percentile ms",
+        "99th percentile ms",
         "Rows a second",
         "Faster",
+        "95 % interval",
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
-def _share(value: float | None) -> str:
+def starts_table(report: Mapping[str, Any]) -> str:
+    """What it takes to start each model, and its memory; empty where that was not measured."""
+    known = [model for model in report["models"] if model.get("first_ms") is not None]
+    if not known:
+        return ""
+    rows = []
+    for model in known:
+        spans = [model["open_ms"], model["first_ms"], model["open_ms"] + model["first_ms"]]
+        memory = model.get("peak_memory_bytes")
+        text = words.NOTHING if memory is None else console.size(memory)
+        cells = [cell(words.significant(span), exact=span) for span in spans]
+        rows.append([cell(model["name"], head=True), *cells, cell(text, exact=memory)])
+    heads = ["Model", "Opened in ms", "First call ms", "First answer after ms", "Peak memory"]
+    note = (
+        "In a fresh process, from the import of its libraries to the first answer at the first "
+        "shape; the most memory that this process held at any shape."
+    )
+    return f'<h3>Start and memory</h3><p class="note">{note}</p>{table(heads, rows)}'
+
+
+def share(value: float | None) -> str:
+    """0.987 as `98.7 %`; a dash for nothing."""
     return words.NOTHING if value is None else f"{100 * value:.1f} %"
 
 
-def _cell(
+def cell(
     text: str,
     *,
     exact: float | None = None,
@@ -182,13 +208,21 @@ def _cell(
     return f"<{name}{attributes}>{escape(text)}{tag}</{name}>"
 
 
-def _table(
+def table(
     heads: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
     beaten: Sequence[bool] = (),
     text_columns: Sequence[int] = (),
 ) -> str:
+    """A table that scrolls sideways on a narrow page.
+
+    Args:
+        heads: of the columns, plain text.
+        rows: cells, see `cell`.
+        beaten: which rows are greyed.
+        text_columns: numbers of the columns that hold text.
+    """
     head = "".join(
         f'<th scope="col"{" class=text" if index in text_columns else ""}>{escape(name)}</th>'
         for index, name in enumerate(heads)

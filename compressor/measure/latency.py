@@ -12,6 +12,8 @@ turns made a 3.4 ms model look like 7 ms and a 12 ms one like 33 ms. So each tur
 pause and one untimed call; medians then agree with those of a model that runs alone to about 3 %.
 The pause outlasts PyTorch's threads. Those of ONNX Runtime burn 35 ms of processor time after
 every call unless the session is opened with `session.force_spinning_stop` set to "1".
+
+A candidate may live in this process (`timed`) or in one of its own (`measure/isolated.py`).
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from compressor.console import Progress
 from compressor.errors import UsageError
 
-Call = Callable[[], None]
-Candidate = Callable[[int, int], Call]
+Call = Callable[[], object]
+Timer = Callable[[int], list[float]]
+Prepare = Callable[[int, int], Timer]
 
 # However slow the models are, a median needs a few values: three rounds are nine calls.
 FEWEST_ROUNDS = 3
@@ -39,19 +43,35 @@ _WINDOW = 5
 _STILL_FASTER = 0.95
 
 
+def timed(call: Call) -> Timer:
+    """A function that makes a number of calls one by one and returns the seconds of each.
+
+    No garbage is collected meanwhile: it would be charged to the call that it falls into.
+
+    Args:
+        call: returns only when its result is complete (a GPU is synchronised).
+    """
+
+    def spend(count: int) -> list[float]:
+        with _no_garbage_collection():
+            return [_seconds_of(call) for _ in range(count)]
+
+    return spend
+
+
 def measure_in_turns(
-    candidates: Mapping[str, Candidate],
+    candidates: Mapping[str, Prepare],
     shapes: Sequence[tuple[int, int]],
     *,
     warmup: int = 10,
     rounds: int = 30,
     seconds: float = 20.0,
-) -> dict[str, list[dict[str, float]]]:
+) -> dict[str, list[dict[str, Any]]]:
     """Time single calls of all candidates at every shape, in turns.
 
     Args:
-        candidates: name -> function that prepares inputs of (batch, length) and returns a call.
-            The call must return only when its result is complete (a GPU is synchronised).
+        candidates: name -> function that prepares inputs of (batch, length) and returns a timer
+            of calls on them, see `timed`.
         shapes: the (batch, length) pairs.
         warmup: fewest untimed calls of each candidate at first; more, up to five times as many,
             while it still gets faster.
@@ -60,8 +80,9 @@ def measure_in_turns(
             and three turns of each candidate.
 
     Returns:
-        name -> one row a shape, in the order of `shapes`: batch, length, p50_ms, p95_ms,
-        per_second (batch / median) and calls (how many were timed).
+        name -> one row a shape, in the order of `shapes`: batch, length, p50_ms, p95_ms, p99_ms,
+        per_second (batch / median), calls (how many were timed) and turns_ms (the calls of each
+        turn, turns alike of all candidates side by side).
 
     Raises:
         UsageError: a shape, `rounds` or `seconds` that is not positive.
@@ -73,23 +94,20 @@ def measure_in_turns(
         raise UsageError("latency needs rounds >= 1, warm-up calls >= 0 and seconds > 0")
     if not candidates:
         return {}
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
     with Progress("latency", len(shapes)) as progress:
         for batch, length in shapes:
-            calls = {name: prepare(batch, length) for name, prepare in candidates.items()}
-            with _no_garbage_collection():
-                for call in calls.values():
-                    _warm_up(call, warmup, seconds / 3 / len(calls))
-                spent = _take_turns(calls, rounds, seconds * 2 / 3)
-            for name, values in spent.items():
-                rows[name].append(_row(batch, length, values))
+            timers = {name: prepare(batch, length) for name, prepare in candidates.items()}
+            for timer in timers.values():
+                _warm_up(timer, warmup, seconds / 3 / len(timers))
+            for name, turns in _take_turns(timers, rounds, seconds * 2 / 3).items():
+                rows[name].append(_row(batch, length, turns))
             progress.advance(batch=str(batch), length=str(length))
     return rows
 
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """A collection inside one timed call would be charged to that call's candidate."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -107,11 +125,11 @@ def _seconds_of(call: Call) -> float:
     return max(time.perf_counter_ns() - started, 1) / 1e9
 
 
-def _warm_up(call: Call, fewest: int, seconds: float) -> None:
+def _warm_up(timer: Timer, fewest: int, seconds: float) -> None:
     """Call at least `fewest` times and while it still gets faster."""
     spent: list[float] = []
     for count in range(1, 5 * fewest + 1):
-        spent.append(_seconds_of(call))
+        spent += timer(1)
         if count >= fewest and _is_stable(spent):
             return
         if count >= 2 and sum(spent) > seconds:
@@ -126,10 +144,12 @@ def _is_stable(values: Sequence[float]) -> bool:
     return bool(np.median(values[-_WINDOW:]) >= _STILL_FASTER * before)
 
 
-def _take_turns(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds of every timed call, for each candidate equally many."""
-    names = list(calls)
-    spent: dict[str, list[float]] = {name: [] for name in names}
+def _take_turns(
+    timers: Mapping[str, Timer], rounds: int, seconds: float
+) -> dict[str, list[list[float]]]:
+    """Seconds of the timed calls of every turn, for each candidate equally many."""
+    names = list(timers)
+    spent: dict[str, list[list[float]]] = {name: [] for name in names}
     started = time.perf_counter()
     for turn in range(rounds):
         if turn >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
@@ -138,18 +158,21 @@ def _take_turns(calls: Mapping[str, Call], rounds: int, seconds: float) -> dict[
         for name in names[first:] + names[:first]:
             if len(names) > 1:
                 time.sleep(PAUSE_SECONDS)
-                calls[name]()
-            spent[name] += [_seconds_of(calls[name]) for _ in range(CALLS_PER_TURN)]
+                timers[name](1)
+            spent[name].append(timers[name](CALLS_PER_TURN))
     return spent
 
 
-def _row(batch: int, length: int, seconds: Sequence[float]) -> dict[str, float]:
-    p50, p95 = np.percentile(seconds, [50, 95])
+def _row(batch: int, length: int, turns: Sequence[Sequence[float]]) -> dict[str, Any]:
+    seconds = np.array(turns)  # [turns, calls]
+    p50, p95, p99 = np.percentile(seconds, [50, 95, 99])
     return {
         "batch": batch,
         "length": length,
         "p50_ms": float(p50 * 1e3),
         "p95_ms": float(p95 * 1e3),
+        "p99_ms": float(p99 * 1e3),
         "per_second": float(batch / p50),
-        "calls": len(seconds),
+        "calls": seconds.size,
+        "turns_ms": (seconds * 1e3).tolist(),
     }

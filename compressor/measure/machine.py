@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 # Instructions that decide whether int8 is fast, as Linux spells them (x86, then Arm).
@@ -41,16 +41,18 @@ LIBRARIES = (
 )
 
 
-def machine_facts(threads: int) -> dict[str, object]:
+def machine_facts(threads: int, pinned: Sequence[int] = ()) -> dict[str, object]:
     """Facts about this machine before a measurement; `add_load_after` completes them.
 
     Args:
         threads: how many threads each measured model may use.
+        pinned: the cores that it is held to.
 
     Returns:
-        cpu, cores (logical, and `cores_allowed` that this process may run on), threads, features
-        (int8-relevant instructions), memory_bytes, load_average (`before` and `after`: 1, 5 and 15
-        minutes, or None where the system has none), os, architecture, python, versions.
+        cpu, cores (logical, and `cores_allowed` that this process may run on), threads,
+        pinned_cores, governor (how the system chooses the clock rate, None where it does not say),
+        features (int8-relevant instructions), memory_bytes, load_average (`before` and `after`: 1,
+        5 and 15 minutes, or None where the system has none), os, architecture, python, versions.
     """
     cores = os.cpu_count() or 1
     name, flags = _processor(Path("/proc/cpuinfo"))
@@ -59,6 +61,8 @@ def machine_facts(threads: int) -> dict[str, object]:
         "cores": cores,
         "cores_allowed": _cores_allowed(cores),
         "threads": threads,
+        "pinned_cores": list(pinned),
+        "governor": _governor(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "features": [feature for feature in INT8_FEATURES if feature in flags],
         "memory_bytes": _memory_bytes(),
         "load_average": {"before": _load_average(), "after": None},
@@ -100,6 +104,13 @@ def _processor(cpuinfo: Path) -> tuple[str, frozenset[str]]:
     # Arm says "Features" and often gives no model name.
     flags = values.get("flags") or values.get("features") or ""
     return values.get("model name") or values.get("hardware") or "", frozenset(flags.split())
+
+
+def _governor(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
 
 
 def _cores_allowed(cores: int) -> int:

@@ -60,7 +60,7 @@ def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | Non
     """
     reference = model_named(report["models"], report["baseline"])
     upward = "accuracy" if reference["accuracy"] else "latency"
-    marks, left_out = _marks(report["models"], across, upward, first_shape(reference))
+    marks, left_out = _marks(report["models"], across, upward, first_shape(report["models"]))
     if upward == across or len(marks) < 2:
         return None
     metric = reference["accuracy"]["metric"] if upward == "accuracy" else ""
@@ -83,7 +83,7 @@ def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | Non
         labels = [_draw(axes, mark, edge, lower_wins) for mark in marks]
         if lower_wins:
             axes.invert_yaxis()
-        shape = first_shape(reference)
+        shape = first_shape(report["models"])
         heading = words.metric_heading(metric) if metric else _heading(upward, shape)
         axes.set_ylabel(f"{heading} (upward is better)")
         axes.set_xlabel(f"{_heading(across, shape)} (left is better)")
@@ -162,7 +162,8 @@ def _heading(quantity: str, shape: tuple[int, int] | None) -> str:
     return f"median ms at batch {shape[0]}, length {shape[1]}"
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """A name as there is room for in a picture."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
@@ -200,12 +201,12 @@ def _draw(axes: Axes, mark: _Mark, edge: float | None, lower_wins: bool) -> Labe
     colour, size = (ACCENT, 8.0) if mark.best else (SOFT, 6.5)
     if edge is not None and _is_beyond(mark, edge, lower_wins):
         axes.plot([mark.x], [edge], "v", color=colour, markersize=size, zorder=3)
-        return Label(f"{_short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
+        return Label(f"{short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
     if mark.low is not None and mark.high is not None:
         ends = [mark.low, mark.high]
         axes.plot([mark.x] * 2, ends, color=colour, linewidth=1, alpha=0.45, zorder=2)
     axes.plot([mark.x], [mark.y], "o", color=colour, markersize=size, zorder=3)
-    return Label(_short(mark.name), mark.x, mark.y, mark.best)
+    return Label(short(mark.name), mark.x, mark.y, mark.best)
 
 
 def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:
@@ -228,7 +229,7 @@ def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:
             va="center",
             fontsize=9,
         )
-    axes.set_yticks(range(len(models)), [_short(model["name"]) for model in models])
+    axes.set_yticks(range(len(models)), [short(model["name"]) for model in models])
     axes.set_ylim(len(models) - 0.45, -0.55)
     axes.set_xlim(0, (longest or 1.0) * 1.22)
     axes.set_xticks([])

@@ -18,6 +18,7 @@ from compressor.measure import words
 from compressor.measure.findings import find_problems, summarise
 from compressor.measure.metrics import LOWER_IS_BETTER
 from compressor.measure.schema import SCHEMA, SIZES, validate_report
+from compressor.measure.speed import speedups
 
 Model = Mapping[str, Any]
 
@@ -44,8 +45,9 @@ def build_report(
             None), paired (as `paired.compare` returns it, or None), size (bytes by `SIZES`, and
             parameters; or None), latency (rows of `measure_in_turns`); optional: tokenise_ms
             (median milliseconds to tokenise one batch of the first shape), precision ("fp32",
-            "int8"), steps (the lineage: verb, method, command, options), and anything else, which
-            is kept.
+            "int8"), steps (the lineage: verb, method, command, options), open_ms, first_ms and
+            peak_memory_bytes (of the model's own process), scaling (from `scaling.scaling_of`),
+            and anything else, which is kept.
         command: the command line that makes this report again.
         seed: of the bootstrap and the data order.
 
@@ -58,7 +60,7 @@ def build_report(
     """
     models = [_plain(model) for model in models]
     reference = model_named(models, baseline)
-    completed = [_completed(model, reference) for model in models]
+    completed = [_completed(model, reference, seed) for model in models]
     axes, front = _pareto(completed, reference)
     for model, on_front in zip(completed, front, strict=True):
         model["pareto"] = on_front
@@ -93,13 +95,13 @@ def report_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     models = report["models"]
     reference = model_named(models, report["baseline"])
     metric = (reference["accuracy"] or {}).get("metric")
-    shape = first_shape(reference)
+    shape = first_shape(models)
     columns = ["model", "runtime"]
     if metric:
         columns += [words.metric_heading(metric), "95 %", "drop"]
     columns += ["disk", "smaller"]
     if shape:
-        columns += [f"ms {shape[0]}x{shape[1]}", "faster"]
+        columns += [f"ms {shape[0]}x{shape[1]}", "faster", "95 %"]
     if metric:
         columns.append("score/byte")
     columns.append("Pareto")
@@ -118,6 +120,7 @@ def report_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         if shape:
             row.append(words.significant(p50_at(model, shape)))
             row.append(words.times_text(model["speedup"]))
+            row.append(words.times_interval_text(model["speedup_low"], model["speedup_high"]))
         if metric:
             row.append(words.times_text(model["compression_to_accuracy"]))
         rows.append([*row, "*" if model["pareto"] else ""])
@@ -160,9 +163,9 @@ def model_named(models: Sequence[Model], name: str) -> Model:
     return models[names.index(name)]
 
 
-def first_shape(model: Model) -> tuple[int, int] | None:
-    """(batch, length) of the model's first latency row."""
-    return next(((row["batch"], row["length"]) for row in model["latency"]), None)
+def first_shape(models: Sequence[Model]) -> tuple[int, int] | None:
+    """(batch, length) of the first latency row; a baseline from a stored report has none."""
+    return next(((row["batch"], row["length"]) for m in models for row in m["latency"]), None)
 
 
 def p50_at(model: Model, shape: tuple[int, int]) -> float | None:
@@ -170,11 +173,13 @@ def p50_at(model: Model, shape: tuple[int, int]) -> float | None:
     return _p50_by_shape(model).get(shape)
 
 
-def _completed(model: Model, reference: Model) -> dict[str, Any]:
+def _completed(model: Model, reference: Model, seed: int) -> dict[str, Any]:
     """The model with everything that follows from comparing it with the baseline."""
     size, base_size = model.get("size") or {}, reference.get("size") or {}
     ratios = {key: _ratio(base_size.get(key), size.get(key)) for key in SIZES}
-    by_shape = _speedup_by_shape(model, reference)
+    whole, by_shape = speedups(
+        model.get("latency") or [], reference.get("latency") or [], seed=seed
+    )
     retention, drop = _retention_and_drop(model.get("accuracy"), reference.get("accuracy"))
     worth = None if retention is None or ratios["disk"] is None else ratios["disk"] * retention
     return {
@@ -184,7 +189,9 @@ def _completed(model: Model, reference: Model) -> dict[str, Any]:
         "size": model.get("size"),
         "latency": model.get("latency") or [],
         "compression_ratio": ratios,
-        "speedup": _geometric_mean([row["speedup"] for row in by_shape]),
+        "speedup": whole["speedup"],
+        "speedup_low": None if model is reference else whole["low"],
+        "speedup_high": None if model is reference else whole["high"],
         "speedup_by_shape": by_shape,
         "retention": retention,
         "drop": drop,
@@ -198,16 +205,6 @@ def _ratio(above: float | None, below: float | None) -> float | None:
 
 def _p50_by_shape(model: Model) -> dict[tuple[int, int], float]:
     return {(row["batch"], row["length"]): row["p50_ms"] for row in model.get("latency") or []}
-
-
-def _speedup_by_shape(model: Model, reference: Model) -> list[dict[str, Any]]:
-    """Baseline median / own median at each shape that both were measured at."""
-    own = _p50_by_shape(model)
-    return [
-        {"batch": batch, "length": length, "speedup": base / own[batch, length]}
-        for (batch, length), base in _p50_by_shape(reference).items()
-        if own.get((batch, length))
-    ]
 
 
 def _geometric_mean(values: Sequence[float]) -> float | None:

@@ -34,6 +34,7 @@ _PAIRED = {
 # Ways of counting bytes, and what a table calls them.
 SIZES = {
     "disk": "Disk",
+    "zstd": "Packed by zstd",
     "weights": "Weights",
     "nonzero": "Non-zero weights",
     "encoder_nonzero": "Non-zero, encoder only",
@@ -51,11 +52,24 @@ _MODEL = {
     "paired": (_PAIRED, None),
     "size": ({**dict.fromkeys(SIZES, (int, None)), "parameters": (int, None)}, None),
     "latency": [
-        {"batch": int, "length": int, "p50_ms": float, "p95_ms": float, "per_second": float}
+        {
+            **dict.fromkeys(("batch", "length"), int),
+            **dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "per_second"), float),
+        }
     ],
     "compression_ratio": dict.fromkeys(SIZES, _NUMBER_OR_NULL),
     "speedup": _NUMBER_OR_NULL,
-    "speedup_by_shape": [{"batch": int, "length": int, "speedup": float}],
+    "speedup_low": _NUMBER_OR_NULL,
+    "speedup_high": _NUMBER_OR_NULL,
+    "speedup_by_shape": [
+        {
+            "batch": int,
+            "length": int,
+            "speedup": float,
+            "low": _NUMBER_OR_NULL,
+            "high": _NUMBER_OR_NULL,
+        }
+    ],
     "retention": _NUMBER_OR_NULL,
     "drop": _NUMBER_OR_NULL,
     "compression_to_accuracy": _NUMBER_OR_NULL,

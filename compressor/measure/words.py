@@ -74,6 +74,13 @@ def times_text(ratio: float | None) -> str:
     return f"{ratio:.{decimals}f}x"
 
 
+def times_interval_text(low: float | None, high: float | None) -> str:
+    """`7.9 to 8.3` times; a dash for no interval."""
+    if low is None or high is None:
+        return NOTHING
+    return f"{times_text(low)[:-1]} to {times_text(high)[:-1]}"
+
+
 def significant(value: float | None) -> str:
     """Three significant digits: `0.412`, `4.12`, `41.2`, `412`."""
     if value is None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compressor.measure.latency import Call, measure_in_turns
+from compressor.measure.latency import Timer, measure_in_turns, timed
 from compressor.model.inputs import fed
 from compressor.model.pruned import remove_units, widths_of
 
@@ -121,7 +121,7 @@ def times_of(models: Mapping[str, PreTrainedModel], batch: int, length: int) -> 
     """Median milliseconds of a call of each model, measured in turns."""
     import torch
 
-    def candidate(model: PreTrainedModel) -> Call:
+    def candidate(model: PreTrainedModel) -> Timer:
         device = next(model.parameters()).device
         ids = torch.ones(batch, length, dtype=torch.long, device=device)
         inputs = fed(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
@@ -132,7 +132,7 @@ def times_of(models: Mapping[str, PreTrainedModel], batch: int, length: int) -> 
             if device.type == "cuda":
                 torch.cuda.synchronize()
 
-        return call
+        return timed(call)
 
     candidates = {name: lambda *_, m=m: candidate(m.eval()) for name, m in models.items()}
     rows = measure_in_turns(candidates, [(batch, length)], seconds=SECONDS)

@@ -37,6 +37,7 @@ def latency(p50: float, spread: float = 1.1) -> list[dict]:
             "length": length,
             "p50_ms": p50 * factor,
             "p95_ms": p50 * factor * spread,
+            "p99_ms": p50 * factor * spread,
             "per_second": batch / (p50 * factor) * 1000,
         }
         for (batch, length), factor in zip(SHAPES, (1.0, 3.0, 6.0), strict=True)
@@ -59,6 +60,7 @@ def accuracy(value: float, metric: str = "accuracy", **more) -> dict:
 def size(disk: int, nonzero: int | None = None) -> dict:
     return {
         "disk": disk,
+        "zstd": disk // 2,
         "weights": disk - 1000,
         "nonzero": nonzero or disk - 1000,
         "encoder_nonzero": disk // 2,

@@ -160,3 +160,26 @@ def test_only_a_valid_report_is_drawn(report):
     del report["models"][0]["pareto"]
     with pytest.raises(InputError, match="pareto is missing"):
         render_html(report)
+
+
+def test_growth_is_drawn_and_its_prices_are_told(report):
+    from compressor.measure.scaling import scaling_of
+
+    shapes = [(batch, length) for batch in (1, 4) for length in (16, 32, 64)]
+    rows = [{"batch": b, "length": n, "p50_ms": 2 + 0.25 * b * n} for b, n in shapes]
+    products = [{**row, "p50_ms": row["p50_ms"] / 4} for row in rows]
+    assert "Growth" not in render_html(report)
+    report["models"][1]["scaling"] = scaling_of(rows, products)
+    page = render_html(report)
+    assert "<h2>Growth</h2>" in page
+    assert "batch 4" in page
+    assert ">250<" in page  # microseconds a token
+    assert "25.0 % at " in page
+
+
+def test_start_and_memory_are_told(report):
+    assert "Start and memory" not in render_html(report)
+    report["models"][0] |= {"open_ms": 2000.0, "first_ms": 30.0, "peak_memory_bytes": 500_000_000}
+    page = render_html(report)
+    assert 'data-value="2030.0"' in page
+    assert "500.0 MB" in page

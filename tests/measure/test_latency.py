@@ -8,7 +8,7 @@ import pytest
 
 from compressor.errors import UsageError
 from compressor.measure import latency
-from compressor.measure.latency import measure_in_turns
+from compressor.measure.latency import measure_in_turns, timed
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _short_pause(monkeypatch):
 
 
 def sleeper(seconds):
-    return lambda batch, length: lambda: time.sleep(seconds * batch)
+    return lambda batch, length: timed(lambda: time.sleep(seconds * batch))
 
 
 def test_rows_hold_the_shape_the_median_and_the_rate():
@@ -37,7 +37,7 @@ def test_candidates_take_turns_and_the_first_place_moves_on():
     order = []
 
     def candidate(name):
-        return lambda batch, length: lambda: order.append(name)
+        return lambda batch, length: timed(lambda: order.append(name))
 
     found = measure_in_turns({n: candidate(n) for n in "abc"}, [(1, 1)], warmup=0, rounds=6)
     # One untimed and three timed calls in each turn.
@@ -54,7 +54,7 @@ def test_inputs_are_prepared_once_a_shape_and_outside_the_timing():
     def candidate(batch, length):
         prepared.append((batch, length))
         time.sleep(0.05)
-        return lambda: None
+        return timed(lambda: None)
 
     found = measure_in_turns({"a": candidate}, [(1, 8), (4, 8)], warmup=1, rounds=3)
     assert prepared == [(1, 8), (4, 8)]
@@ -63,7 +63,7 @@ def test_inputs_are_prepared_once_a_shape_and_outside_the_timing():
 
 def test_no_garbage_is_collected_while_timing_and_the_setting_returns():
     seen = []
-    candidate = {"a": lambda batch, length: lambda: seen.append(gc.isenabled())}
+    candidate = {"a": lambda batch, length: timed(lambda: seen.append(gc.isenabled()))}
     assert gc.isenabled()
     measure_in_turns(candidate, [(1, 1)], warmup=2, rounds=3)
     assert not any(seen)
@@ -73,7 +73,7 @@ def test_no_garbage_is_collected_while_timing_and_the_setting_returns():
         def call():
             raise RuntimeError("boom")
 
-        return call
+        return timed(call)
 
     with pytest.raises(RuntimeError, match="boom"):
         measure_in_turns({"a": fails}, [(1, 1)])
@@ -92,41 +92,40 @@ def test_a_median_is_never_made_of_fewer_than_nine_calls():
     assert found["a"][0]["calls"] == 9
 
 
-def warm_up_calls(monkeypatch, fewest, spent, seconds=1e9):
+def warm_up_calls(fewest, spent, seconds=1e9):
     """How many calls the warm-up makes if they take the times of `spent`."""
     times = iter(spent)
     made = []
 
-    def take(call):
-        made.append(next(times))
-        return made[-1]
+    def timer(count):
+        made.extend(next(times) for _ in range(count))
+        return made[-count:]
 
-    monkeypatch.setattr(latency, "_seconds_of", take)
-    latency._warm_up(lambda: None, fewest, seconds)
+    latency._warm_up(timer, fewest, seconds)
     return len(made)
 
 
-def test_warm_up_goes_on_while_calls_get_faster(monkeypatch):
+def test_warm_up_goes_on_while_calls_get_faster():
     falling = [0.8**turn for turn in range(12)] + [0.8**12] * 100
     # Steady once five calls are no faster than the five before: three of each are at the floor.
-    assert warm_up_calls(monkeypatch, 4, falling) == 20
-    assert warm_up_calls(monkeypatch, 4, [0.8**turn for turn in range(100)]) == 20
-    assert warm_up_calls(monkeypatch, 10, falling) == 20
+    assert warm_up_calls(4, falling) == 20
+    assert warm_up_calls(4, [0.8**turn for turn in range(100)]) == 20
+    assert warm_up_calls(10, falling) == 20
 
 
-def test_steady_calls_stop_at_the_least_warm_up(monkeypatch):
-    assert warm_up_calls(monkeypatch, 12, [1.0] * 100) == 12
-    assert warm_up_calls(monkeypatch, 2, [1.0] * 100) == 10
+def test_steady_calls_stop_at_the_least_warm_up():
+    assert warm_up_calls(12, [1.0] * 100) == 12
+    assert warm_up_calls(2, [1.0] * 100) == 10
 
 
-def test_the_budget_ends_the_warm_up(monkeypatch):
-    assert warm_up_calls(monkeypatch, 10, [1.0] * 100, seconds=3.5) == 4
-    assert warm_up_calls(monkeypatch, 10, [9.0] * 100, seconds=1.0) == 2
+def test_the_budget_ends_the_warm_up():
+    assert warm_up_calls(10, [1.0] * 100, seconds=3.5) == 4
+    assert warm_up_calls(10, [9.0] * 100, seconds=1.0) == 2
 
 
 def test_a_clock_without_ticks_gives_finite_rates(monkeypatch):
     monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: 5)
-    found = measure_in_turns({"a": lambda b, n: lambda: None}, [(1, 1)], warmup=1, rounds=3)
+    found = measure_in_turns({"a": lambda b, n: timed(lambda: None)}, [(1, 1)], warmup=1, rounds=3)
     assert 0 < found["a"][0]["per_second"] < float("inf")
 
 
@@ -135,7 +134,7 @@ def test_the_pause_lets_the_thread_pool_before_fall_asleep(monkeypatch):
     starts = []
 
     def candidate(name):
-        return lambda batch, length: lambda: starts.append((name, time.perf_counter()))
+        return lambda batch, length: timed(lambda: starts.append((name, time.perf_counter())))
 
     measure_in_turns({n: candidate(n) for n in "ab"}, [(1, 1)], warmup=0, rounds=3)
     gaps = [b[1] - a[1] for a, b in pairwise(starts) if a[0] != b[0]]

@@ -17,6 +17,9 @@ Kept: labels, no dropout, mini-batches of 32 rows, and per layer one unit of eac
 With `latency_ratio` the costs of a head and a neuron are milliseconds, measured in PyTorch with
 copies of the model at the rows' mean length, and every layer keeps the units that come for free.
 
+Ours: with `steps` the budget is reached little by little, and what is left is scored and repaired
+each time, always towards the full model.
+
 Different: rescaling follows the full model, where the authors' code follows the model at the
 square root of the ratio; rearrangement is off, for it can hurt; layers are never dropped whole.
 
@@ -102,6 +105,12 @@ class Options:
         "bring outputs back towards the full model's: new weights of the output maps (refit), one "
         "factor per unit that is left (rescale, the paper's), or not",
         choices=("refit", "rescale", "none"),
+    )
+    steps: int = option(
+        1,
+        "reach the budget in so many steps of equal ratio; units are scored anew, and outputs "
+        "repaired, in each",
+        low=1,
     )
     round_ffn: int = option(1, "make feed-forward widths multiples of this", low=1)
     uniform: bool = option(
@@ -190,15 +199,10 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     if options.latency_ratio:
         costs = timed_costs(model, options.latency_batch, length)
         shape = replace(shape, ratio=options.latency_ratio)
-    kinds = mask_gradients(model, loaded.task, sample, MINI_BATCH)
-    counts = found_counts(model, fisher(kinds[0]), fisher(kinds[1]), costs, shape)
-    kept = chosen_units(model, kinds, counts, costs, options)
     stack = only_stack(model)[1]
     parameters = sum(p.numel() for p in stack.parameters())
     uncut = share_weights(model) if options.latency_ratio else None
-    full = None if options.repair == "none" else copy.deepcopy(stack)
-    remove_units(model, *kept)
-    tuned = repair(model, full, sample, options.repair) if full is not None else []
+    tuned = _cut_down(loaded, sample, costs, shape, options)
     after = widths_of(model)
     facts = {
         "heads_per_layer": list(after.heads),
@@ -217,6 +221,27 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         facts |= {**times, "latency_expected_ms": costs.total(after)}
         report_latency(times["latency_before_ms"], times["latency_after_ms"], options.latency_ratio)
     return facts
+
+
+def _cut_down(
+    loaded: Loaded, sample: list[Batch], costs: Costs, shape: Shape, options: Options
+) -> list[str]:
+    """Score, remove and repair in every step; returns the maps that the last one repaired."""
+    model = loaded.model
+    full = None if options.repair == "none" else copy.deepcopy(only_stack(model)[1])
+    whole, tuned = costs.total(widths_of(model)), []
+    for step in range(1, options.steps + 1):
+        kinds = mask_gradients(model, loaded.task, sample, MINI_BATCH)
+        scores = fisher(kinds[0]), fisher(kinds[1])
+        if step == 1:  # what the last step could not reach is refused before the first
+            found_counts(model, *scores, costs, shape)
+        share = shape.ratio ** (step / options.steps) * whole
+        part = replace(shape, ratio=share / costs.total(widths_of(model)))
+        counts = found_counts(model, *scores, costs, part)
+        remove_units(model, *chosen_units(model, kinds, counts, costs, options))
+        if full is not None:
+            tuned = repair(model, full, sample, options.repair)
+    return tuned
 
 
 def report_latency(before: float, after: float, ratio: float) -> None:

@@ -157,6 +157,22 @@ def test_everything_may_stay():
     assert model.config.model_type == "bert"
 
 
+@pytest.mark.parametrize("repair", ["refit", "none"])
+def test_steps_end_at_the_budget_and_score_anew(repair):
+    _, once = prune(mac_ratio=0.4, repair=repair)
+    model, facts = prune(mac_ratio=0.4, repair=repair, steps=3)
+    length = facts["sequence_length"]
+    neuron = neuron_macs(length, model.config.hidden_size, 2)
+    assert 0.4 * facts["macs_before"] - neuron < facts["macs_after"] <= 0.4 * facts["macs_before"]
+    assert facts["repaired"] == once["repaired"]
+    assert sum(widths_of(model).ffn) == sum(facts["ffn_per_layer"])
+
+
+def test_a_budget_that_the_last_step_misses_is_refused_before_the_first():
+    with pytest.raises(UsageError, match=r"--mac-ratio 0\.001 is"):
+        prune(mac_ratio=0.001, steps=4)
+
+
 def test_widths_are_rounded_within_the_budget():
     _, facts = prune(round_ffn=8, mac_ratio=0.55)
     assert not any(width % 8 for width in facts["ffn_per_layer"])

@@ -1,0 +1,113 @@
+"""A stored report as the baseline: its accuracy and sizes serve again, its latency never."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressor.data.dataset import Dataset
+from compressor.errors import InputError
+from compressor.measure.report import model_named
+from compressor.measure.schema import validate_report
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class StoredBaseline:
+    """The baseline of a stored report.
+
+    Attributes:
+        model: its entry, without what was measured on another run's clock.
+        hash: `sha256:<hex>` of the file.
+        task: what it was scored on; None where it was not.
+        where: the file.
+    """
+
+    model: dict[str, Any]
+    hash: str
+    task: dict[str, Any] | None
+    where: str
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        return self.model["name"]
+
+
+def stored_baseline(named: str) -> StoredBaseline | None:
+    """The baseline of the report that `--baseline` names; None where it names no report.
+
+    Args:
+        named: a `report.json`, or the folder that holds one.
+
+    Raises:
+        InputError: a file that is no report of this version.
+    """
+    path = Path(named)
+    file = path / REPORT if path.is_dir() and (path / REPORT).is_file() else path
+    if not named or file.suffix != ".json" or not file.is_file():
+        return None
+    content = file.read_bytes()
+    try:
+        report = json.loads(content)
+    except ValueError as problem:
+        raise InputError(f"not a report: {problem}", where=str(file)) from None
+    validate_report(report, where=str(file))
+    timed = ("latency", "open_ms", "first_ms", "peak_memory_bytes")
+    model = model_named(report["models"], report["baseline"])
+    return StoredBaseline(
+        model={**{k: v for k, v in model.items() if k not in timed}, "stored_in": str(file)},
+        hash=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        task=report["task"],
+        where=str(file),
+    )
+
+
+def refuse_other_rows(
+    stored: StoredBaseline, dataset: Dataset | None, split: str, max_length: int
+) -> None:
+    """Refuse to compare accuracies on different rows.
+
+    Args:
+        stored: the baseline.
+        dataset: the rows to score on now; without any, accuracy is not compared.
+        split: which of them.
+        max_length: longest input in tokens.
+
+    Raises:
+        InputError: the report scored other rows, or none.
+    """
+    if dataset is None:
+        return
+    if stored.task is None or stored.model["accuracy"] is None:
+        raise InputError(
+            "the report holds no accuracy to compare with",
+            hint="make it with --data, or leave --data out here",
+            where=stored.where,
+        )
+    now = {
+        "task": dataset.task.name,
+        "data": dataset.hash,
+        "split": split,
+        "classes": list(dataset.labels or ()),
+        "longest input": max_length,
+    }
+    then = {
+        "task": stored.task["name"],
+        "data": stored.task.get("data_hash"),
+        "split": stored.task.get("split"),
+        "classes": stored.task.get("labels"),
+        "longest input": stored.task.get("max_length"),
+    }
+    for what, value in now.items():
+        if value != then[what]:
+            raise InputError(
+                f"the report was scored on another {what} ({then[what]}, here {value}), so its "
+                "accuracy cannot be compared",
+                hint="name the baseline's own folder, or make the report again",
+                where=stored.where,
+            )

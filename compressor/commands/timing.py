@@ -1,0 +1,140 @@
+"""Latency, first answer and memory of candidates, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.commands.candidates import Candidate, open_calls
+from compressor.measure.isolated import Isolated
+from compressor.measure.latency import measure_in_turns
+from compressor.measure.scaling import grid, scaling_of
+from compressor.model.products import open_products
+
+if TYPE_CHECKING:
+    from compressor.checkpoint.folder import Checkpoint
+
+# A point of the grid is one of many that a curve is drawn through.
+SCALING_ROUNDS, SCALING_SECONDS = 10, 8.0
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What another process needs to know to time a model.
+
+    Attributes:
+        name: how the report calls it.
+        checkpoint: the opened folder.
+        vocabulary: how many ids it knows.
+        longest: most tokens that it takes.
+        matrices: shapes of the matrices inside its layers.
+        device: where it runs.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    vocabulary: int
+    longest: int
+    matrices: list[tuple[int, int]]
+    device: str
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> Timed:
+        """The same of a candidate, whose model need not be kept."""
+        return cls(
+            name=candidate.name,
+            checkpoint=candidate.checkpoint,
+            vocabulary=candidate.vocabulary,
+            longest=candidate.longest,
+            matrices=candidate.matrices(),
+            device=candidate.device,
+        )
+
+
+def cores_for(threads: int) -> tuple[int, ...]:
+    """The cores that every candidate is held to, as many as its threads; () if it cannot be.
+
+    The last ones: the first core serves most interrupts.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    return tuple(sorted(os.sched_getaffinity(0))[-threads:])
+
+
+def time_candidates(
+    models: Sequence[Timed],
+    shapes: Sequence[tuple[int, int]],
+    *,
+    rounds: int,
+    threads: int,
+    scaling: bool,
+) -> dict[str, dict[str, Any]]:
+    """Measure all models in turns.
+
+    Args:
+        models: what to time.
+        shapes: the (batch, length) pairs; those that a model has no positions for are left out.
+        rounds: turns of each model at each shape.
+        threads: threads of each runtime.
+        scaling: measure over a grid of shapes, too, beside the plain matrix products.
+
+    Returns:
+        name -> latency (see `measure_in_turns`), open_ms and first_ms (see `Isolated`),
+        peak_memory_bytes of the whole process, and scaling (see `scaling_of`) where it is asked.
+    """
+    longest = min(model.longest for model in models)
+    fitting = [shape for shape in shapes if shape[1] <= longest]
+    if len(fitting) < len(shapes):
+        console.warn(f"shapes longer than {longest} tokens are left out: a model has no more")
+    with ExitStack() as stack:
+        opened = {}
+        with console.Progress("opening each model in its own process", len(models)) as progress:
+            for model in models:
+                calls = partial(
+                    open_calls, model.checkpoint, threads, model.device, model.vocabulary
+                )
+                isolated = Isolated(model.name, calls, cores_for(threads))
+                opened[model.name] = stack.enter_context(isolated)
+                progress.advance()
+        prepare = {name: isolated.prepare for name, isolated in opened.items()}
+        rows = measure_in_turns(prepare, fitting, rounds=rounds)
+        found: dict[str, dict[str, Any]] = {
+            name: {
+                "latency": rows[name],
+                "open_ms": isolated.open_ms,
+                "first_ms": isolated.first_ms,
+                "peak_memory_bytes": isolated.peak_memory_bytes(),
+            }
+            for name, isolated in opened.items()
+        }
+        if scaling:
+            for name, grown in _scaling(models, opened, stack, threads, longest).items():
+                found[name]["scaling"] = grown
+    return found
+
+
+def _scaling(
+    models: Sequence[Timed],
+    opened: dict[str, Isolated],
+    stack: ExitStack,
+    threads: int,
+    longest: int,
+) -> dict[str, dict[str, Any]]:
+    """Every model and its matrix products over the grid, in turns."""
+    candidates = {f"model {name}": isolated.prepare for name, isolated in opened.items()}
+    for model in models:
+        products = partial(open_products, model.matrices, threads, model.device)
+        isolated = Isolated(f"the products of {model.name}", products, cores_for(threads))
+        candidates[f"products {model.name}"] = stack.enter_context(isolated).prepare
+    rows = measure_in_turns(
+        candidates, grid(longest), rounds=SCALING_ROUNDS, seconds=SCALING_SECONDS
+    )
+    return {
+        model.name: scaling_of(rows[f"model {model.name}"], rows[f"products {model.name}"])
+        for model in models
+    }
