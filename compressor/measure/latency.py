@@ -33,8 +33,8 @@ Call = Callable[[], object]
 Timer = Callable[[int], list[float]]
 Prepare = Callable[[int, int], Timer]
 
-# However slow the models are, a median needs a few values: three rounds are nine calls.
-FEWEST_ROUNDS = 3
+# However slow the models are: an interval made of fewer turns would be made up.
+FEWEST_ROUNDS = 8
 CALLS_PER_TURN = 3
 # Long enough for the thread pool of the runtime before to fall asleep.
 PAUSE_SECONDS = 0.01
@@ -77,7 +77,7 @@ def measure_in_turns(
             while it still gets faster.
         rounds: turns of each candidate; one turn is one untimed and three timed calls.
         seconds: time budget of one shape. It cuts warm-up and rounds short, never below two calls
-            and three turns of each candidate.
+            and eight turns of each candidate.
 
     Returns:
         name -> one row a shape, in the order of `shapes`: batch, length, p50_ms, p95_ms, p99_ms,

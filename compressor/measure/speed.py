@@ -17,7 +17,7 @@ import numpy as np
 Row = Mapping[str, Any]
 
 RESAMPLES = 2000
-BLOCK = 5  # turns
+BLOCKS = 6  # into which the turns are cut at least
 
 
 def speedups(
@@ -59,7 +59,7 @@ def _resampled(theirs: Row, ours: Row, draw: np.random.Generator) -> np.ndarray 
     if not theirs.get("turns_ms") or not ours.get("turns_ms"):
         return None
     turns = min(len(theirs["turns_ms"]), len(ours["turns_ms"]))
-    block = min(BLOCK, turns)
+    block = max(1, turns // BLOCKS)
     starts = draw.integers(0, turns, (RESAMPLES, -(-turns // block)))
     picked = (starts[:, :, None] + np.arange(block)).reshape(RESAMPLES, -1)[:, :turns] % turns
     medians = [

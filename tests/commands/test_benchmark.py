@@ -192,3 +192,90 @@ def test_gates_are_written_for_a_ci_server(here, tmp_path, limit, code):
 def test_junit_without_gates_is_refused(here, capsys):
     assert go("benchmark", here / "onnx", *QUICK, "--junit", "gates.xml", "-o", "report") == 2
     assert "there is none" in capsys.readouterr().err
+
+
+def test_start_memory_and_packed_size_are_measured_and_a_copy_is_as_fast(here, tmp_path):
+    assert go("benchmark", here / "onnx", *QUICK, "-o", "report") == 0
+    teacher, onnx = report_of(tmp_path / "report")["models"]
+    assert onnx["open_ms"] < teacher["open_ms"]  # it needs no torch
+    assert min(model["first_ms"] for model in (teacher, onnx)) > 0
+    assert 10_000_000 < onnx["peak_memory_bytes"] < teacher["peak_memory_bytes"]
+    assert onnx["speedup_low"] <= onnx["speedup"] <= onnx["speedup_high"]
+    assert teacher["speedup_low"] is None
+    assert 0 < onnx["size"]["zstd"] < onnx["size"]["disk"]
+
+
+def test_growth_is_measured_beside_the_matrix_products(here, tmp_path):
+    words = ["benchmark", here / "onnx", "--scaling", *QUICK, "-o", "report"]
+    assert go(*words) == 0
+    for model in report_of(tmp_path / "report")["models"]:
+        rows = model["scaling"]["rows"]
+        assert {row["batch"] for row in rows} == {1, 4, 16}
+        assert min(row["share"] for row in rows) > 0
+        assert all(row["share"] == row["products_ms"] / row["p50_ms"] for row in rows)
+        assert set(model["scaling"]["fit"]) == {"fixed_ms", "token_ms", "pair_ms", "error"}
+    assert "<h2>Growth</h2>" in (tmp_path / "report/report.html").read_text()
+
+
+class TestStoredBaseline:
+    """`--baseline report.json`: accuracy and size, never latency."""
+
+    @pytest.fixture(scope="class")
+    def stored(self, exported, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("stored")
+        words = ["benchmark", exported / "teacher", "--data", exported / "data", *QUICK]
+        assert go(*words, "-o", folder / "first") == 0
+        return folder / "first"
+
+    @pytest.mark.parametrize("name", ["", "report.json"])
+    def test_it_serves_for_accuracy_and_size(self, here, tmp_path, stored, name):
+        words = [here / "onnx", "--baseline", stored / name, "--data", here / "data", *QUICK]
+        gates = ["--max-drop", 50, "--min-compression", 0.1, "--max-latency-ms", 100_000]
+        assert go("benchmark", *words, *gates, "-o", "report") == 0
+        report = report_of(tmp_path / "report")
+        teacher, onnx = report["models"]
+        assert report["baseline"] == teacher["name"] == "teacher"
+        first = report_of(stored)["models"][0]
+        assert teacher["accuracy"] == first["accuracy"]
+        assert teacher["latency"] == []
+        assert onnx["speedup"] is None
+        assert onnx["paired"] is None
+        drop = 100 * (first["accuracy"]["value"] - onnx["accuracy"]["value"])
+        assert onnx["drop"] == pytest.approx(drop)
+        assert onnx["compression_ratio"]["disk"] == first["size"]["disk"] / onnx["size"]["disk"]
+        assert len(report["gates"]) == 3
+
+    def test_without_rows_sizes_are_compared(self, here, tmp_path, stored):
+        assert go("benchmark", here / "onnx", "--baseline", stored, *QUICK, "-o", "report") == 0
+        teacher, onnx = report_of(tmp_path / "report")["models"]
+        assert teacher["accuracy"] is None
+        assert onnx["compression_ratio"]["disk"] is not None
+
+    @pytest.mark.parametrize(
+        ("flags", "code", "said"),
+        [
+            (["--min-speedup", 1], 2, "another run's"),
+            (["--disagreements", "rows.jsonl"], 2, "keeps no answers"),
+            (["--split", "train"], 3, "another split"),
+            (["--max-length", 8], 3, "another longest input"),
+        ],
+    )
+    def test_what_it_cannot_answer_is_refused(self, here, capsys, stored, flags, code, said):
+        words = [here / "onnx", "--baseline", stored, "--data", here / "data", *QUICK]
+        assert go("benchmark", *words, *flags, "-o", "report") == code
+        assert said in capsys.readouterr().err
+
+    def test_other_rows_are_refused(self, here, tmp_path, capsys, stored):
+        (tmp_path / "other").mkdir()
+        lines = (here / "data" / "validation.jsonl").read_text().splitlines()
+        (tmp_path / "other/validation.jsonl").write_text("\n".join(lines[:20]))
+        words = [here / "onnx", "--baseline", stored, "--data", "other", *QUICK, "-o", "report"]
+        assert go("benchmark", *words) == 3
+        assert "another data" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("text", ["{", "{}", "[]"])
+    def test_what_is_no_report_is_refused(self, here, tmp_path, capsys, text):
+        (tmp_path / "broken.json").write_text(text)
+        words = ["benchmark", here / "onnx", "--baseline", "broken.json", *QUICK, "-o", "report"]
+        assert go(*words) == 3
+        assert "broken.json" in capsys.readouterr().err
