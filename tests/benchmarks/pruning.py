@@ -3,12 +3,15 @@
     python tests/benchmarks/pruning.py zeros DATA --epochs 6 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py layers DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py units DATA --seeds 3 -o FOLDER
+    python tests/benchmarks/pruning.py recovery DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py transfer DATA --epochs 3 --seeds 3 -o FOLDER
 
 `zeros`: 70, 80 and 90 % of the encoder's weights, at once without training, at once with training
 afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
+`recovery`: 50 and 65 % of them removed, by the Fisher search in four steps, before and after EPOCHS
+of training with the teacher's answers, and by CoFi within EPOCHS.
 `transfer`: a masked language model, trained on DATA's texts, loses 85 and 90 % of its weights while
 it is trained on (Prune Once for All, three times EPOCHS), or at once; all are then fitted to the
 task for EPOCHS with their zeros locked.
@@ -99,6 +102,21 @@ def units(train: str, epochs: float) -> Ways:
     return ways
 
 
+def recovery(train: str, epochs: float) -> Ways:
+    """Commands of both searches at both budgets."""
+    ways: Ways = {}
+    taught = f"distill {{teacher}} --student {{last}} --method soft_labels {train}"
+    layers = "--teacher {teacher} --objective matched_layers --objective soft_labels"
+    for ratio in (0.5, 0.35):
+        cut = f"prune {{teacher}} --method fisher --mac-ratio {ratio} --steps 4"
+        gone = f"{1 - ratio:.0%}"
+        ways[f"{gone} fisher"] = [cut]
+        ways[f"{gone} fisher, trained"] = [cut, taught]
+        cofi = f"prune {{teacher}} --method cofi --mac-ratio {ratio} {layers} {train}"
+        ways[f"{gone} cofi"] = [cofi]
+    return ways
+
+
 def transfer(train: str, epochs: float) -> Ways:
     """Commands of every way and sparsity, all from one masked language model."""
     ways: Ways = {"dense": [f"{FITTED} {train}".replace("{last}", "{words}")]}
@@ -133,7 +151,13 @@ def score(folder: Path, name: str, commands: list[str], seed: int, data: str) ->
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tables = {"zeros": zeros, "layers": layers, "units": units, "transfer": transfer}
+    tables = {
+        "zeros": zeros,
+        "layers": layers,
+        "units": units,
+        "recovery": recovery,
+        "transfer": transfer,
+    }
     parser.add_argument("table", choices=tables)
     parser.add_argument("data", type=Path)
     parser.add_argument("--rows", type=int, default=16_000)
