@@ -32,11 +32,9 @@ def tenth(source: Path, folder: Path, rows: int) -> None:
     )
 
 
-def measure(source: Path, folder: Path, seed: int, *, rows: int, drop: str) -> tuple[str, list]:
+def measure(folder: Path, seed: int, drop: str) -> tuple[str, list[float]]:
     """Metric, and both scores times 100, of one data set and seed."""
     data, held_out = folder / "data", folder / "held-out"
-    write_data(source, data, rows)
-    tenth(source, held_out, rows)
     teacher, suffix = folder / f"teacher-{seed}", f"{seed}-{drop}" if drop else f"{seed}"
     made = ["--data", str(data), "--epochs", "3", "--keep", "last", "--seed", str(seed)]
     compressor(["finetune", MODEL, *made, "-o", str(teacher)], teacher.with_suffix(".log"))
@@ -65,13 +63,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
-    options = {"rows": given.rows, "drop": given.max_drop}
     print("| data | metric | fp32 | int8 | lost |\n| --- | --- | --- | --- | --- |")
     for source in given.data:
+        folder = given.output / source.name
+        write_data(source, folder / "data", given.rows)
+        tenth(source, folder / "held-out", given.rows)
         with ThreadPoolExecutor(given.workers) as pool:
             jobs = [
-                pool.submit(measure, source, given.output / source.name, seed, **options)
-                for seed in range(given.seeds)
+                pool.submit(measure, folder, seed, given.max_drop) for seed in range(given.seeds)
             ]
             found = [job.result() for job in jobs]
         floats, ints = zip(*(scores for _, scores in found), strict=True)
