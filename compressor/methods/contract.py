@@ -33,7 +33,8 @@ Torch is imported inside functions so that help and `methods` answer without it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,6 +105,7 @@ class Context:
         learning_rate: the peak learning rate.
         warmup_steps: steps in which it rises to the peak.
         mixed_precision: "no", "bf16" or "fp16".
+        batches: the training rows once, in batches on the model's device.
     """
 
     model: torch.nn.Module
@@ -115,6 +117,7 @@ class Context:
     learning_rate: float = 0.0
     warmup_steps: int = 0
     mixed_precision: str = "no"
+    batches: Callable[[], Iterator[Batch]] = lambda: iter(())
 
 
 class Objective(Protocol):
@@ -131,26 +134,70 @@ class Objective(Protocol):
         labelled_only: whether it looks at the logits of labelled tokens alone; where all
             objectives of a masked language model do, `loss` gets only those: logits
             [1, labelled, vocabulary] and labels [labelled].
+        by_row: whether a batch's loss is the mean of what it is for each row alone.
     """
 
     student_shows: frozenset[str] = frozenset({LOGITS})
     teacher_shows: frozenset[str] = frozenset()
     module: nn.Module | None = None
     labelled_only: bool = False
+    by_row: bool = False
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The loss of one batch."""
         ...
 
 
+class Passes(Protocol):
+    """Forward and backward passes over the batches of one step, alike in their dropout masks.
+
+    Attributes:
+        parts: what the log shows of the step: the loss, its parts and the gradient's norm.
+    """
+
+    parts: dict[str, float]
+
+    def __call__(self) -> float:
+        """Leave the clipped gradient of the mean loss on the weights; returns the loss."""
+        ...
+
+    def row_losses(self) -> torch.Tensor:
+        """Each row's own loss, [rows], without dropout and gradients."""
+        ...
+
+    def weighted(self, weights: torch.Tensor) -> float:
+        """As a call, with the mean of weight [rows] times the row's loss."""
+        ...
+
+
 class ModifierHooks(Protocol):
     """The hooks that a modifier may define; the loop calls those that are there.
 
-    `step(closure)` replaces the plain optimizer step: `closure()` runs forward and backward on
-    the same batch with the same dropout mask and returns the loss. It raises when the run is
-    stopped or diverges, and the weights are saved as they then are: a modifier that has moved
-    them for a moment puts them back in a `finally`.
+    Attributes:
+        looks_last: whether its hooks come after those of the modifiers that change weights.
+        replaces_weights: whether `on_finish` leaves other weights than the last step; those are
+            scored before it, too.
+        weighs_rows: whether `gradients` asks for the losses of single rows.
     """
+
+    looks_last: bool = False
+    replaces_weights: bool = False
+    weighs_rows: bool = False
+
+    def gradients(self, passes: Passes) -> None:
+        """Leave on the weights the gradient that the optimizer is to step with.
+
+        In place of one plain pass; one modifier of a run may have it. A pass raises when the run
+        is stopped or diverges, and the weights are saved as they then are: a modifier that has
+        moved them for a moment puts them back in a `finally`.
+        """
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Other weights for the while that the model is scored on the validation rows."""
+        ...
+
+    def evaluated(self, step: int, loss: float) -> None:
+        """After the model was scored behind optimizer step `step` (1-based), with its mean loss."""
 
     def on_start(self) -> None:
         """Before the first step of a fresh run; a resumed run calls `load_state_dict` instead."""

@@ -50,6 +50,14 @@ class Views:
     keys: tuple[torch.Tensor, ...] = ()
     values: tuple[torch.Tensor, ...] = ()
 
+    def rows(self, chosen: slice) -> Views:
+        """The same of some rows of the batch."""
+        lists = {
+            name: tuple(tensor[chosen] for tensor in getattr(self, name))
+            for name in ("hidden", "queries", "keys", "values")
+        }
+        return Views(None if self.logits is None else self.logits[chosen], **lists)
+
 
 def look(
     model: nn.Module, inputs: Mapping[str, torch.Tensor], shows: frozenset[str], *, bare: nn.Module

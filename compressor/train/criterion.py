@@ -35,6 +35,7 @@ class Criterion:
         self.asks_labelled = context.task == "masked-lm" and all(
             getattr(one, "labelled_only", False) for one in objectives
         )
+        self.answers_rows = context.task in ("text-classification", "regression")
         own = [one.module for one in objectives if getattr(one, "module", None) is not None]
         self.module = nn.ModuleList(own) if own else None
 
@@ -42,6 +43,25 @@ class Criterion:
     def judges_by_loss(self) -> bool:
         """Whether no objective looks at the answers, so that the task's metrics say nothing."""
         return LOGITS not in self.student_shows
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether every row of a batch has a loss of its own."""
+        return self.answers_rows and all(getattr(one, "by_row", False) for one in self.objectives)
+
+    def by_row(self, batch: Batch, teach: Callable[[Batch], Views] | None) -> torch.Tensor:
+        """The loss of each row of a batch, [rows], from one pass of the student."""
+        import torch
+
+        student = look(self.model, batch, self.student_shows, bare=self.bare)
+        teacher = teach(batch) if teach is not None and self.teacher_shows else Views()
+        losses = []
+        for number in range(len(batch["labels"])):
+            row = slice(number, number + 1)
+            alone = {name: values[row] for name, values in batch.items()}
+            shown = student.rows(row), teacher.rows(row)
+            losses.append(sum(one.loss(alone, *shown).total for one in self.objectives))
+        return torch.stack(losses)
 
     def before_step(self, step: int) -> None:
         """Tell the objectives that have a schedule which step comes."""

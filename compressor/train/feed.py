@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,15 @@ class Feed:
         return collate(
             self.encoded, rows, pad_id=self.tokenizer.pad_token_id, task=self.task, **options
         )
+
+    def once(self, device: torch.device) -> Callable[[], Iterator[dict[str, torch.Tensor]]]:
+        """A function that goes through the rows of the first epoch, in batches on `device`."""
+
+        def batches() -> Iterator[dict[str, torch.Tensor]]:
+            for number, rows in enumerate(self.plan(0)):
+                yield self.batch(rows, device, 0, number)
+
+        return batches
 
     def batch(self, rows: np.ndarray, device: torch.device, *key: int) -> dict[str, torch.Tensor]:
         """`arrays` as tensors on `device`, with the row numbers under `rows`."""

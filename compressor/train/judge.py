@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from compressor.measure.losses import mean_loss
 from compressor.model.first_token import only_first_token
 from compressor.train.evaluate import evaluate, torch_forward
 
@@ -41,9 +42,17 @@ class Judge:
             metrics = self.criterion.held_out(self.held_out, self.teacher, check)
         else:
             with only_first_token(model):
-                metrics = evaluate(torch_forward(model), self.held_out, check=check).metrics
+                self.found = evaluate(torch_forward(model), self.held_out, check=check)
+            metrics = self.found.metrics
+        self.metrics = metrics
         model.train()
         return metrics
+
+    def loss(self) -> float:
+        """The mean loss of the evaluation just made, whatever the metric is."""
+        if self.metric == LOSS:
+            return self.metrics[LOSS]
+        return mean_loss(self.held_out.task.name, self.found.outputs, self.found.labels)
 
     def improves(self, metrics: Metrics, best: Metrics) -> bool:
         """Whether `metrics` beat the best so far (empty before the first)."""

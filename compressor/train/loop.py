@@ -1,15 +1,14 @@
 """The one training loop: every objective and every modifier runs in it.
 
-One optimizer step is `closure` (forward and backward over the step's batches) and an update. The
-random generators are seeded from (seed, step, process) when a closure begins, so that a second
-closure of the same step sees the same dropout mask and a resumed run needs no generator state.
+One optimizer step is a pass (forward and backward over the step's batches, `passes.py`), or what
+a modifier makes of several, and an update.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
@@ -18,9 +17,10 @@ from compressor.methods.contract import Context
 from compressor.train.accelerator import as_saved, unprepare
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
-from compressor.train.finite import refuse_not_finite
 from compressor.train.judge import Judge
+from compressor.train.modifiers import in_order, the_ascending
 from compressor.train.optimizer import build_optimizer, planned_learning_rate, warmup_steps
+from compressor.train.passes import Passes
 from compressor.train.run import Metrics, Run, Trained
 from compressor.train.signals import StopRequest
 from compressor.train.state import (
@@ -84,10 +84,12 @@ class _Loop:
             learning_rate=run.options.learning_rate,
             warmup_steps=warmup_steps(self.total, run.options),
             mixed_precision=self.accelerator.mixed_precision,
+            batches=run.feed.once(self.accelerator.device),
         )
         torch.manual_seed(run.seed)  # of the objectives' own parameters
         self.criterion = Criterion([make(context) for make in run.objectives], context)
-        self.modifiers = [make(context) for make in run.modifiers]
+        self.modifiers = in_order([make(context) for make in run.modifiers])
+        self.ascending = the_ascending(self.modifiers, self.criterion)
         with self.accelerator.main_process_first():  # the others read what it computed
             self.teacher = make_teacher(
                 run, self.criterion.teacher_shows, self.accelerator.device, stop.check
@@ -100,10 +102,18 @@ class _Loop:
         self.optimizer = self.accelerator.prepare(build_optimizer(trained, run.options))
         self.position = Position()
         self.best: dict[str, torch.Tensor] = {}
-        self.epoch, self.plan = -1, []
+        self.passes = Passes(
+            run,
+            self.model,
+            self.criterion,
+            self.teacher,
+            self.optimizer,
+            steps_per_epoch=self.steps_per_epoch,
+            check=stop.check,
+        )
         self.finishing = False
         self.kept_step = 0
-        self.rows_seen = 0
+        self.facts: dict[str, Any] = {}
 
     # The story ---------------------------------------------------------------------------
 
@@ -128,15 +138,17 @@ class _Loop:
                     self.save()
         spent = time.monotonic() - started
         metrics = self._finish()
-        facts = [m.on_kept() for m in self.modifiers if hasattr(m, "on_kept")]
+        for modifier in self.modifiers:
+            if hasattr(modifier, "on_kept"):
+                self.facts |= modifier.on_kept()
         return Trained(
             metrics=metrics,
-            facts={name: value for found in facts for name, value in found.items()},
+            facts=self.facts,
             metric=self.judge.metric,
             best_step=self.kept_step,
             steps=self.total,
             history=self.position.history,
-            examples_per_second=self.rows_seen / max(spent - evaluating, 1e-9),
+            examples_per_second=self.passes.rows_seen / max(spent - evaluating, 1e-9),
             seconds=time.monotonic() - started,
         )
 
@@ -146,6 +158,10 @@ class _Loop:
 
     def _finish(self) -> Metrics:
         self.save()  # whatever stops the run from now on costs only what comes from now on
+        if any(getattr(modifier, "replaces_weights", False) for modifier in self.modifiers):
+            self._evaluate()  # the weights of the last step, for comparison
+            if self.run.held_out is not None:
+                self.facts["last_weights"] = dict(self.position.history[-1])
         self.finishing = True
         for modifier in self.modifiers:
             _call(modifier, "on_finish")
@@ -174,63 +190,15 @@ class _Loop:
             _call(modifier, "before_step", step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        parts: dict[str, float] = {}
-
-        stepper = next((m for m in self.modifiers if hasattr(m, "step")), None)
-
-        def closure() -> float:
-            parts.clear()
-            parts.update(self._forward_backward(step))
-            rate = self.optimizer.param_groups[0]["lr"]
-            # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
-            skips = self.accelerator.mixed_precision == "fp16"
-            refuse_not_finite(parts, step, rate, self.run.state.path, without_norm=skips)
-            return parts["loss"]
-
-        if stepper is None:
-            closure()
-            self.optimizer.step()
+        self.passes.begin(step)
+        if self.ascending is None:
+            self.passes()
         else:
-            stepper.step(closure)
+            self.ascending.gradients(self.passes)
+        self.optimizer.step()
         for modifier in self.modifiers:
             _call(modifier, "after_step", step)
-        return parts
-
-    def _forward_backward(self, step: int) -> dict[str, float]:
-        """Gradients of one step's batches, clipped; the mean loss and its parts."""
-        import torch
-
-        accelerator, accumulate = self.accelerator, self.options.accumulate
-        torch.manual_seed((self.run.seed * 1_000_003 + step) * 4099 + accelerator.process_index)
-        self.optimizer.zero_grad()
-        sums: dict[str, float] = {}
-        for micro in range(accumulate):
-            self.stop.check()
-            batch = self._batch(step, micro)
-            last = micro == accumulate - 1
-            with nullcontext() if last else accelerator.no_sync(self.model):
-                with accelerator.autocast():
-                    loss = self.criterion(batch, self.teacher)
-                accelerator.backward(loss.total / accumulate)
-            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / accumulate
-        if self.extra is not None and accelerator.num_processes > 1:
-            for parameter in self.extra.parameters():  # outside the wrapper that would do it
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip or math.inf)
-        sums["gradient_norm"] = float(norm)
-        return sums
-
-    def _batch(self, step: int, micro: int) -> dict[str, torch.Tensor]:
-        epoch, within = divmod(step, self.steps_per_epoch)
-        if epoch != self.epoch:
-            self.epoch, self.plan = epoch, self.run.feed.plan(epoch)
-        process = self.accelerator.process_index
-        place = (within * self.options.accumulate + micro) * self.accelerator.num_processes
-        rows = self.plan[(place + process) % len(self.plan)]
-        self.rows_seen += len(rows) * self.accelerator.num_processes
-        return self.run.feed.batch(rows, self.accelerator.device, epoch, place + process)
+        return self.passes.parts
 
     # Evaluation and the best weights ------------------------------------------------------
 
@@ -238,8 +206,15 @@ class _Loop:
         """Score the weights as they are, and remember them when they are the best so far."""
         position = self.position
         if self.run.held_out is not None:
-            with as_saved(self.bare):
+            with ExitStack() as stack:
+                stack.enter_context(as_saved(self.bare))
+                for modifier in self.modifiers:
+                    if hasattr(modifier, "evaluating") and not self.finishing:
+                        stack.enter_context(modifier.evaluating())
                 metrics = self.judge.score(self.bare, self.stop.check)
+                for modifier in self.modifiers:
+                    if hasattr(modifier, "evaluated"):
+                        modifier.evaluated(position.step, self.judge.loss())
             position.history.append({"step": position.step, **metrics})
             if self._settled() and self.judge.improves(metrics, position.best):
                 position.best = {"step": position.step, **metrics}

@@ -40,7 +40,9 @@ def command(method) -> str:
         return f"distill teacher --method {method.name} {training}"
     if method.kind == "modifiers":
         verb = "prune teacher --method" if "prune" in method.verbs else "finetune sparse --with"
-        return f"{verb} {method.name} {training}"
+        # Where the processor has bf16, a small noise is refused.
+        exact = " --precision fp32" if "--hype-sigma" in method.flags() else ""
+        return f"{verb} {method.name} {training}{exact}"
     data = " --data data" if method.module.needs_data(method.options()) else ""
     narrow = " --group-size 16" if "--group-size" in method.flags() else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}{narrow}"

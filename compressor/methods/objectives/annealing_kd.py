@@ -51,6 +51,7 @@ class Objective:
     """Follows the teacher's scale, then changes to labels."""
 
     student_shows = teacher_shows = frozenset({LOGITS})
+    by_row = True
 
     def __init__(self, options: Options, context: Context) -> None:
         if options.stage_one > options.phases:

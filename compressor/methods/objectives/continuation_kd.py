@@ -121,6 +121,7 @@ class Objective:
     """Follows the schedules and mixes both losses."""
 
     student_shows = teacher_shows = frozenset({LOGITS})
+    by_row = True
 
     def __init__(self, options: Options, context: Context) -> None:
         self.options, self.task = options, context.task

@@ -99,6 +99,7 @@ class Objective:
     """Adds both parts to the labels' own loss."""
 
     student_shows = teacher_shows = frozenset({LOGITS})
+    by_row = True
 
     def __init__(self, options: Options, context: Context) -> None:
         _refuse_misfit(context)

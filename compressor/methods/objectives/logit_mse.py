@@ -48,6 +48,7 @@ class Objective:
     """Mixes the distance of the logits with the labels' own loss."""
 
     student_shows = teacher_shows = frozenset({LOGITS})
+    by_row = True
 
     def __init__(self, options: Options, context: Context) -> None:
         self.hard_weight, self.task = options.hard_weight, context.task

@@ -65,6 +65,7 @@ class Objective:
     """Mixes the distance to the teacher's logits with the labels' own loss."""
 
     student_shows = frozenset({LOGITS})
+    by_row = True
 
     def __init__(self, options: Options, context: Context) -> None:
         self.options, self.task = options, context.task

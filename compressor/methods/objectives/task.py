@@ -51,6 +51,7 @@ class Objective:
     """Scores the model on the labels."""
 
     student_shows = frozenset({LOGITS})
+    by_row = True
     teacher_shows: frozenset[str] = frozenset()
     labelled_only = True
 

@@ -1,0 +1,160 @@
+"""Stochastic weight averaging, densely, inside the valley of the validation loss.
+
+J. Cha, S. Chun, K. Lee, H.-C. Cho, S. Park, Y. Lee, S. Park: SWAD: Domain Generalization by Seeking
+Flat Minima, NeurIPS 2021, arXiv 2102.08604. The weights of all steps between two evaluations form a
+segment, and each evaluation scores the segment's mean. With the losses l_1, l_2, ... found there
+
+    the valley begins at segment i     when l_i is the least of l_i ... l_(i + Ns - 1)
+    its limit is                       (1 + r) mean(l_i ... l_(i + Ns - 1))
+    it ends before segment j           when the least of l_j ... l_(j + Ne - 1) is above the limit
+
+and the result is the mean of all segments from i to before j. Where no valley begins, or it has not
+ended when training does, the last segment closes it. Evaluations are those of `--eval-steps`: a
+dozen or more are needed. Nothing but the validation rows of the run is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compressor import console
+from compressor.methods.contract import Context, option
+from compressor.methods.running_mean import RunningMean
+
+if TYPE_CHECKING:
+    import torch
+
+VERBS = ()
+
+
+@dataclass(frozen=True)
+class Options:
+    """When the valley begins and ends."""
+
+    swad_begin: int = option(
+        3, "Ns, evaluations of which the first is the best", low=1, source="the authors' code"
+    )
+    swad_end: int = option(
+        6, "Ne, evaluations that are all above the limit", low=1, source="the authors' code"
+    )
+    swad_tolerance: float = option(
+        0.3, "r, by which the limit lies above the valley", low=0.0, source="the authors' code"
+    )
+
+
+def valley(
+    losses: Sequence[float], begin: int, end: int, tolerance: float
+) -> tuple[int, int] | None:
+    """The segments (first, one behind the last) of the valley; None before it has begun.
+
+    Args:
+        losses: of every segment so far.
+        begin: Ns.
+        end: Ne.
+        tolerance: r.
+    """
+    for first in range(len(losses) - begin + 1):
+        window = losses[first : first + begin]
+        if window[0] == min(window):
+            break
+    else:
+        return None
+    limit = (1 + tolerance) * sum(window) / begin
+    for last in range(first + begin, len(losses) - end + 1):
+        if min(losses[last : last + end]) > limit:
+            return first, last
+    return first, len(losses)
+
+
+class Modifier:
+    """Keeps the mean of every segment that may belong to the valley."""
+
+    looks_last = True
+    replaces_weights = True
+
+    def __init__(self, options: Options, context: Context) -> None:
+        self.options = options
+        self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
+        self.segment = RunningMean()
+        self.means: list[RunningMean] = []
+        self.losses: list[float] = []
+        self.finished = False
+
+    def after_step(self, step: int) -> None:
+        """Add the weights to the segment."""
+        if self.segment.add(self.model) and self.segment.count == 1:
+            console.note(f"the zeros moved at step {step + 1}: this segment begins anew")
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let the segment's mean be scored, and give the weights back to the bit."""
+        if not self.segment.count:
+            yield
+            return
+        exact = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.segment.put_into(self.model)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(exact)
+
+    def evaluated(self, step: int, loss: float) -> None:
+        """Close the segment."""
+        if self.finished or not self.segment.count:
+            return
+        self.losses.append(loss)
+        self.means.append(self.segment)
+        self.segment = RunningMean()
+
+    def settled(self, step: int) -> bool:
+        """Whether these weights are the valley's mean."""
+        return self.finished
+
+    def on_finish(self) -> None:
+        """Put the mean of the valley's segments into the model."""
+        self.finished = True
+        whole = self._found() or (max(0, len(self.means) - 1), len(self.means))
+        chosen = self.means[slice(*whole)] or [self.segment]
+        steps = sum(mean.count for mean in chosen)
+        total = RunningMean()
+        total.count = steps
+        total.mean = {
+            name: sum(mean.mean[name] * (mean.count / steps) for mean in chosen)
+            for name in chosen[0].mean
+        }
+        total.put_into(self.model)
+        self.facts = {"swad_segments": list(whole), "swad_averaged": steps}
+
+    def _found(self) -> tuple[int, int] | None:
+        options = self.options
+        return valley(self.losses, options.swad_begin, options.swad_end, options.swad_tolerance)
+
+    def on_kept(self) -> dict[str, Any]:
+        """Which segments, counted from 0, and how many weights in all."""
+        return self.facts
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """All segments."""
+        import torch
+
+        state = {"losses": torch.tensor(self.losses, dtype=torch.float64)}
+        for number, mean in enumerate([*self.means, self.segment]):
+            state |= {f"{number}/{name}": value for name, value in mean.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back the segments."""
+        self.losses = state["losses"].tolist()
+        groups: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            number, _, name = key.partition("/")
+            if name:
+                groups.setdefault(int(number), {})[name] = value
+        loaded = []
+        for number in sorted(groups):
+            loaded.append(RunningMean())
+            loaded[-1].load_state_dict(groups[number])
+        self.means, self.segment = loaded[:-1], loaded[-1]

@@ -1,0 +1,85 @@
+"""The mean of the weights that a training passes through, in fp32."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SPARSE = 0.01  # share of zeros from which a matrix has a pattern that counts
+
+
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters that are trained, and buffers of floats, by name; shared ones once."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    floats = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
+    return {**trained, **floats}
+
+
+class RunningMean:
+    """The mean of the states of a model that were added.
+
+    Attributes:
+        count: how many were.
+        mean: by name, fp32, of the shapes of `trained_tensors`; empty before the first.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: dict[str, torch.Tensor] = {}
+
+    def add(self, model: nn.Module) -> bool:
+        """Add the weights as they are.
+
+        The mean of two sparse matrices with other zeros has fewer: where the pattern has changed
+        since the last time, the mean begins anew.
+
+        Returns:
+            Whether it did.
+        """
+        import torch
+
+        values = {name: tensor.detach() for name, tensor in trained_tensors(model).items()}
+        anew = bool(self.mean) and any(
+            _other_zeros(value, self.mean[name]) for name, value in values.items()
+        )
+        if anew:
+            self.count = 0
+        self.count += 1
+        with torch.no_grad():
+            for name, value in values.items():
+                if self.count == 1:
+                    self.mean[name] = value.float().clone()
+                else:
+                    self.mean[name] += (value.float() - self.mean[name]) / self.count
+        return anew
+
+    def put_into(self, model: nn.Module) -> None:
+        """Give the model the mean weights."""
+        import torch
+
+        with torch.no_grad():
+            for name, tensor in trained_tensors(model).items():
+                tensor.copy_(self.mean[name])
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The mean and its count."""
+        import torch
+
+        return {**self.mean, "count": torch.tensor(self.count)}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state_dict` returned."""
+        self.mean = {name: value for name, value in state.items() if name != "count"}
+        self.count = int(state["count"])
+
+
+def _other_zeros(value: torch.Tensor, mean: torch.Tensor) -> bool:
+    """Whether a sparse matrix has zeros in other places than its mean."""
+    if value.dim() < 2:
+        return False
+    zeros, before = value == 0, mean == 0
+    sparse = max(int(zeros.sum()), int(before.sum())) > SPARSE * value.numel()
+    return sparse and bool((zeros != before).any())
