@@ -10,8 +10,8 @@
 afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
-`recovery`: 50 and 65 % of them removed, by the Fisher search in four steps, before and after EPOCHS
-of training with the teacher's answers, and by CoFi within EPOCHS.
+`recovery`: 50 and 65 % of them removed, by the Fisher search, before and after EPOCHS of training
+with the teacher's answers, and by CoFi within EPOCHS.
 `transfer`: a masked language model, trained on DATA's texts, loses 85 and 90 % of its weights while
 it is trained on (Prune Once for All, three times EPOCHS), or at once; all are then fitted to the
 task for EPOCHS with their zeros locked.
@@ -25,8 +25,11 @@ interval over seeds (Student's t), and its mean difference to the teacher, paire
 from __future__ import annotations
 
 import argparse
+import hashlib
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from distillation_ablation import (
     accuracy,
@@ -64,6 +67,7 @@ ONCE_FOR_ALL = (
 FITTED = "distill {teacher} --student {last} --method soft_labels --temperature 2 --hard-weight 0.5"
 
 Ways = dict[str, list[str]]
+LOCKS: dict[Path, Lock] = defaultdict(Lock)
 
 
 def zeros(train: str, epochs: float) -> Ways:
@@ -108,7 +112,7 @@ def recovery(train: str, epochs: float) -> Ways:
     taught = f"distill {{teacher}} --student {{last}} --method soft_labels {train}"
     layers = "--teacher {teacher} --objective matched_layers --objective soft_labels"
     for ratio in (0.5, 0.35):
-        cut = f"prune {{teacher}} --method fisher --mac-ratio {ratio} --steps 4"
+        cut = f"prune {{teacher}} --method fisher --mac-ratio {ratio}"
         gone = f"{1 - ratio:.0%}"
         ways[f"{gone} fisher"] = [cut]
         ways[f"{gone} fisher, trained"] = [cut, taught]
@@ -131,19 +135,21 @@ def transfer(train: str, epochs: float) -> Ways:
     return ways
 
 
-def score(folder: Path, name: str, commands: list[str], seed: int, data: str) -> float:
+def score(folder: Path, commands: list[str], seed: int, data: str) -> float:
     """Accuracy at the end of one way's commands."""
     teacher = last = folder / f"teacher-{seed}"
     for number, command in enumerate(commands):
-        known = "".join(c if c.isalnum() else "_" for c in f"{name}-{data}-{seed}-{number}")
-        target = folder / known
+        # Ways that begin alike share what they begin with.
+        begun = hashlib.sha256(" | ".join(commands[: number + 1]).encode()).hexdigest()[:12]
+        target = folder / f"{begun}-{data}-{seed}"
         words = command.format(teacher=teacher, last=last, words=folder / f"words-{seed}").split()
         words += ["--data", str(folder / data), "--seed", str(seed), "-o", str(target)]
         if "--importance random" in command:
             words += ["--random-seed", str(seed + 1)]
         if "soft_labels" in words and "masked-lm" not in words:
             words += ["--teacher-cache", str(folder / f"answers-{seed}")]
-        compressor(words, target.with_suffix(".log"))
+        with LOCKS[target]:
+            compressor(words, target.with_suffix(".log"))
         last = target
     return accuracy(last)
 
@@ -195,7 +201,7 @@ def main() -> None:
         if given.choose:  # scored by what leaves the teacher as it is
             ways = {"teacher": ["prune {teacher} --method magnitude --sparsity 0"], **ways}
         jobs = [(name, seed) for name in ways for seed in seeds]
-        scores = pool.map(lambda job: score(folder, job[0], ways[job[0]], job[1], data), jobs)
+        scores = pool.map(lambda job: score(folder, ways[job[0]], job[1], data), jobs)
         found = dict(zip(jobs, scores, strict=True))
     teachers = [
         found["teacher", seed] if given.choose else accuracy(folder / f"teacher-{seed}")
