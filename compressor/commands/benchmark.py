@@ -15,7 +15,7 @@ from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
 from compressor.commands.job import command_line, open_model, print_folder
-from compressor.commands.judged import publish_report
+from compressor.commands.judged import is_made, publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.data.dataset import Dataset, open_dataset
@@ -90,7 +90,7 @@ def run(
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
     fingerprint = _fingerprint(checkpoints, dataset, measure, shared)
-    if shared.reuse and _is_done(target, fingerprint):
+    if shared.reuse and is_made(target / "report.json", fingerprint):
         console.note(f"benchmark: {target} is already made by this command")
         return print_folder(target, {"verb": "benchmark", "reused": True})
     check_target(target, force=shared.force, inputs=inputs, needed_bytes=1_000_000)
@@ -259,15 +259,11 @@ def _fingerprint(
     import dataclasses
 
     return {
-        "models": {checkpoint.name: checkpoint.weights_hash for checkpoint in checkpoints},
+        "models": {
+            name: checkpoint.weights_hash
+            for name, checkpoint in zip(unique_names(checkpoints), checkpoints, strict=True)
+        },
         "data": dataset.hash if dataset else None,
         "options": dataclasses.asdict(measure),
         "seed": shared.seed,
     }
-
-
-def _is_done(target: Path, fingerprint: dict[str, Any]) -> bool:
-    import json
-
-    file = target / "report.json"
-    return file.is_file() and json.loads(file.read_text())["inputs"] == fingerprint

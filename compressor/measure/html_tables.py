@@ -9,6 +9,7 @@ from typing import Any
 from compressor import console
 from compressor.measure import words
 from compressor.measure.gates import describe
+from compressor.measure.page import cell, table
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import SIZES
 
@@ -21,18 +22,18 @@ def gates_table(report: Mapping[str, Any]) -> str:
         return ""
     rows = [
         [
-            _cell(gate["model"], head=True),
-            _cell(f"--{gate['gate']}", kind="text"),
-            _cell(f"{gate['limit']:g}", exact=gate["limit"]),
-            _cell(words.significant(gate["value"]), exact=gate["value"]),
-            _cell("passed", kind="passed") if gate["passed"] else _cell("failed", kind="failed"),
+            cell(gate["model"], head=True),
+            cell(f"--{gate['gate']}", kind="text"),
+            cell(f"{gate['limit']:g}", exact=gate["limit"]),
+            cell(words.significant(gate["value"]), exact=gate["value"]),
+            cell("passed", kind="passed") if gate["passed"] else cell("failed", kind="failed"),
         ]
         for gate in report["gates"]
     ]
     failed = [describe(gate) for gate in report["gates"] if not gate["passed"]]
     note = f"{len(failed)} of {len(rows)} failed." if failed else f"All {len(rows)} passed."
-    table = _table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
-    return f'<h2>Gates</h2><p class="note">{note}</p>{table}'
+    shown = table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
+    return f'<h2>Gates</h2><p class="note">{note}</p>{shown}'
 
 
 def models_table(report: Mapping[str, Any]) -> str:
@@ -58,36 +59,36 @@ def models_table(report: Mapping[str, Any]) -> str:
         if report["pareto_axes"]
         else ""
     )
-    table = _table(heads, rows, beaten=beaten, text_columns=(1,))
-    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{table}'
+    shown = table(heads, rows, beaten=beaten, text_columns=(1,))
+    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{shown}'
 
 
 def _model_row(
     model: Model, report: Mapping[str, Any], metric: str | None, shape: tuple[int, int] | None
 ) -> list[str]:
     tag = '<span class="tag">baseline</span>' if model["name"] == report["baseline"] else ""
-    cells = [_cell(model["name"], head=True, tag=tag, title=model["path"])]
-    cells.append(_cell(model["runtime"], kind="text"))
+    cells = [cell(model["name"], head=True, tag=tag, title=model["path"])]
+    cells.append(cell(model["runtime"], kind="text"))
     if metric:
         accuracy = model["accuracy"] or {}
         value, low, high = (accuracy.get(key) for key in ("value", "low", "high"))
         cells += [
-            _cell(words.metric_text(metric, value), exact=value),
-            _cell(words.interval_text(metric, low, high)),
-            _cell(words.drop_text(model["drop"], words.POINTS), exact=model["drop"]),
-            _cell(_share(model["retention"]), exact=model["retention"]),
+            cell(words.metric_text(metric, value), exact=value),
+            cell(words.interval_text(metric, low, high)),
+            cell(words.drop_text(model["drop"], words.POINTS), exact=model["drop"]),
+            cell(_share(model["retention"]), exact=model["retention"]),
         ]
     disk, ratio = (model["size"] or {}).get("disk"), model["compression_ratio"]["disk"]
-    cells.append(_cell(words.NOTHING if disk is None else console.size(disk), exact=disk))
-    cells.append(_cell(words.times_text(ratio), exact=ratio))
+    cells.append(cell(words.NOTHING if disk is None else console.size(disk), exact=disk))
+    cells.append(cell(words.times_text(ratio), exact=ratio))
     if shape:
         p50 = p50_at(model, shape)
-        cells.append(_cell(words.significant(p50), exact=p50))
-        cells.append(_cell(words.times_text(model["speedup"]), exact=model["speedup"]))
+        cells.append(cell(words.significant(p50), exact=p50))
+        cells.append(cell(words.times_text(model["speedup"]), exact=model["speedup"]))
     if metric:
         worth = model["compression_to_accuracy"]
-        cells.append(_cell(words.times_text(worth), exact=worth))
-    cells.append(_cell("●" if model["pareto"] else "", kind="dot"))
+        cells.append(cell(words.times_text(worth), exact=worth))
+    cells.append(cell("●" if model["pareto"] else "", kind="dot"))
     return cells
 
 
@@ -98,19 +99,19 @@ def sizes_table(report: Mapping[str, Any]) -> str:
     rows = []
     for model in report["models"]:
         sizes = model["size"] or {}
-        cells = [_cell(model["name"], head=True)]
+        cells = [cell(model["name"], head=True)]
         for kind in SIZES:
             count, ratio = sizes.get(kind), model["compression_ratio"][kind]
             text = words.NOTHING if count is None else console.size(count)
             beside = "" if ratio is None else f"<small>{words.times_text(ratio)}</small>"
-            cells.append(_cell(text, exact=count, tag=beside))
+            cells.append(cell(text, exact=count, tag=beside))
         parameters = sizes.get("parameters")
         text = words.NOTHING if parameters is None else f"{parameters / 1e6:.2f} M"
-        rows.append([*cells, _cell(text, exact=parameters)])
-    table = _table(["Model", *SIZES.values(), "Parameters"], rows)
+        rows.append([*cells, cell(text, exact=parameters)])
+    shown = table(["Model", *SIZES.values(), "Parameters"], rows)
     return (
         '<h2>Size</h2><p class="note">Bytes, and how many times smaller than the baseline, '
-        f"under each way of counting.</p>{table}"
+        f"under each way of counting.</p>{shown}"
     )
 
 
@@ -121,12 +122,12 @@ def metrics_table(report: Mapping[str, Any]) -> str:
     if len(names) < 2:
         return ""
     rows = [
-        [_cell(model["name"], head=True)]
-        + [_cell(words.metric_text(n, v), exact=v) for n, v in _in_order(model, names)]
+        [cell(model["name"], head=True)]
+        + [cell(words.metric_text(n, v), exact=v) for n, v in _in_order(model, names)]
         for model in scored
     ]
     heads = [words.metric_heading(name).capitalize() for name in names]
-    return f"<h2>Every metric</h2>{_table(['Model', *heads], rows)}"
+    return f"<h2>Every metric</h2>{table(['Model', *heads], rows)}"
 
 
 def _in_order(model: Model, names: Sequence[str]) -> list[tuple[str, float | None]]:
@@ -140,13 +141,13 @@ def latency_table(report: Mapping[str, Any]) -> str:
         faster = {(r["batch"], r["length"]): r["speedup"] for r in model["speedup_by_shape"]}
         for row in model["latency"]:
             ratio = faster.get((row["batch"], row["length"]))
-            cells = [_cell(model["name"], head=True)]
-            cells += [_cell(str(row[key]), exact=row[key]) for key in ("batch", "length")]
+            cells = [cell(model["name"], head=True)]
+            cells += [cell(str(row[key]), exact=row[key]) for key in ("batch", "length")]
             cells += [
-                _cell(words.significant(row[key]), exact=row[key])
+                cell(words.significant(row[key]), exact=row[key])
                 for key in ("p50_ms", "p95_ms", "per_second")
             ]
-            rows.append([*cells, _cell(words.times_text(ratio), exact=ratio)])
+            rows.append([*cells, cell(words.times_text(ratio), exact=ratio)])
     heads = [
         "Model",
         "Batch",
@@ -156,48 +157,8 @@ def latency_table(report: Mapping[str, Any]) -> str:
         "Rows a second",
         "Faster",
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _share(value: float | None) -> str:
     return words.NOTHING if value is None else f"{100 * value:.1f} %"
-
-
-def _cell(
-    text: str,
-    *,
-    exact: float | None = None,
-    head: bool = False,
-    kind: str = "",
-    tag: str = "",
-    title: str = "",
-) -> str:
-    """A table cell; `exact` is the number behind the text, `tag` is HTML that stands after it."""
-    name = "th" if head else "td"
-    attributes = ' scope="row"' if head else ""
-    attributes += f' class="{kind}"' if kind else ""
-    attributes += f' data-value="{exact!r}"' if exact is not None else ""
-    shown = title or (repr(exact) if isinstance(exact, float) else "")
-    attributes += f' title="{escape(shown)}"' if shown else ""
-    return f"<{name}{attributes}>{escape(text)}{tag}</{name}>"
-
-
-def _table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    beaten: Sequence[bool] = (),
-    text_columns: Sequence[int] = (),
-) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=text" if index in text_columns else ""}>{escape(name)}</th>'
-        for index, name in enumerate(heads)
-    )
-    body = "".join(
-        f"<tr{' class=beaten' if index < len(beaten) and beaten[index] else ''}>{''.join(row)}</tr>"
-        for index, row in enumerate(rows)
-    )
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
