@@ -14,7 +14,7 @@ from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
-from compressor.commands.job import command_line, open_model, print_folder
+from compressor.commands.job import command_line, open_model, print_folder, unique_names
 from compressor.commands.judged import is_made, publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
@@ -191,7 +191,7 @@ def measure_all(
 
     threads = measure.threads or len(os.sched_getaffinity(0))
     machine = machine_facts(threads)
-    names = unique_names(checkpoints)
+    names = _names(checkpoints)
     candidates = [
         open_candidate(checkpoint, name, threads, shared.device)
         for checkpoint, name in zip(checkpoints, names, strict=True)
@@ -225,13 +225,8 @@ def measure_all(
     )
 
 
-def unique_names(checkpoints: list[Checkpoint]) -> list[str]:
-    """A name for each model: the folder's, with its parent's where two are alike."""
-    names = [checkpoint.name for checkpoint in checkpoints]
-    return [
-        name if names.count(name) == 1 else f"{checkpoint.path.resolve().parent.name}/{name}"
-        for name, checkpoint in zip(names, checkpoints, strict=True)
-    ]
+def _names(checkpoints: list[Checkpoint]) -> list[str]:
+    return unique_names([each.name for each in checkpoints], [each.path for each in checkpoints])
 
 
 def _task_facts(
@@ -261,7 +256,7 @@ def _fingerprint(
     return {
         "models": {
             name: checkpoint.weights_hash
-            for name, checkpoint in zip(unique_names(checkpoints), checkpoints, strict=True)
+            for name, checkpoint in zip(_names(checkpoints), checkpoints, strict=True)
         },
         "data": dataset.hash if dataset else None,
         "options": dataclasses.asdict(measure),

@@ -281,6 +281,14 @@ def command_line(words: Sequence[str], *, stdin: str = "-", relative: bool = Fal
     return " ".join(shown)
 
 
+def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Each folder's name, with its parent's where two are alike."""
+    return [
+        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+
+
 def print_folder(folder: Path, facts: dict[str, Any]) -> None:
     """The command's one line: the folder, or JSON about it."""
     if console.settings.json:

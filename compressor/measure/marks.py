@@ -36,6 +36,8 @@ class Mark:
         best: drawn in the accent's colour, and named first.
         shape: matplotlib's letter for it; if empty a circle, and an arrow beyond the edge.
         hollow: only its outline is drawn.
+        left: lower end of the interval of `x`; None where there is none.
+        right: its upper end.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Mark:
     best: bool
     shape: str = ""
     hollow: bool = False
+    left: float | None = None
+    right: float | None = None
 
 
 def short(name: str) -> str:
@@ -126,5 +130,8 @@ def draw(axes: Axes, mark: Mark, edge: float | None, lower_wins: bool) -> Label:
     if mark.low is not None and mark.high is not None:
         ends = [mark.low, mark.high]
         axes.plot([mark.x] * 2, ends, color=colour, linewidth=1, alpha=0.45, zorder=2)
+    if mark.left is not None and mark.right is not None:
+        ends = [mark.left, mark.right]
+        axes.plot(ends, [mark.y] * 2, color=colour, linewidth=1, alpha=0.45, zorder=2)
     axes.plot([mark.x], [mark.y], marker=mark.shape or "o", **look)
     return Label(short(mark.name), mark.x, mark.y, mark.best)
