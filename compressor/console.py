@@ -108,8 +108,9 @@ def table(
     *,
     to_stdout: bool = True,
     bold_rows: Iterable[int] = (),
+    texts: int = 1,
 ) -> None:
-    """A table for people; numbers (every column but the first) are aligned to the right.
+    """A table for people; numbers (every column but the first few) are aligned to the right.
 
     Args:
         title: printed above the table; empty for none.
@@ -117,6 +118,7 @@ def table(
         rows: cells as text.
         to_stdout: False when stdout already carries the command's one line.
         bold_rows: indices of rows to stress on a terminal.
+        texts: how many columns, from the left, hold texts.
     """
     from rich import box
     from rich.table import Table
@@ -126,7 +128,7 @@ def table(
         return
     drawn = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD)
     for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        drawn.add_column(column, justify="left" if index < texts else "right", no_wrap=True)
     stressed = set(bold_rows)
     for index, row in enumerate(rows):
         drawn.add_row(*row, style="bold" if index in stressed else None)

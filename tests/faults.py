@@ -16,6 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from checkpoint import folders
+from measure.invented import stored
 
 PRUNE = "prune model --method magnitude -o out"
 TRAIN = "finetune model --data data -o out"
@@ -256,6 +257,19 @@ def unfinished(text: str) -> Callable[[Path], None]:
     return breaks
 
 
+def reports(**changes) -> Callable[[Path], None]:
+    """The stored reports `one` and `two`; the second with other values at its top, None removes."""
+
+    def breaks(folder: Path) -> None:
+        for name, threads, values in (("one", 1, {}), ("two", 2, changes)):
+            (folder / name).mkdir()
+            report = {**stored(threads=threads), **values}
+            kept = {key: value for key, value in report.items() if value is not None}
+            folders.put_json(folder / name / "report.json", kept)
+
+    return breaks
+
+
 def other_tokenizer(folder: Path) -> None:
     """A second checkpoint, whose tokenizer gives two words each other's ids."""
     import shutil
@@ -280,6 +294,7 @@ def other_order(folder: Path) -> None:
     )
 
 
+BOTH = "compare one two -o out"
 ENTRY = folders.entry([2], 0, 8)
 QUERY = "bert__encoder__layer__1__attention__self__query__weight"
 LAYER = "bert.encoder.layer.1.attention.self.query"
@@ -533,7 +548,40 @@ OPTIONS = [
           stdin=b"a" * 3_000_000),
 ]  # fmt: skip
 
-FAULTS = [*CHECKPOINTS, *DATA, *OPTIONS]
+REPORTS = [
+    Fault("1 no such report", reports(), "compare one tow -o out", 3, ("tow", "nearest", "two")),
+    Fault("2 folder without a report", nothing, "compare model -o out", 3,
+          ("model holds no report.json", "config.json", "compressor benchmark")),
+    Fault("3 report empty", only(reports(), file("report.json", b"", to="two")), BOTH, 3,
+          ("two/report.json", "0 bytes")),
+    Fault("4 report cut off", only(reports(), file("report.json", b'{"schema": 1', to="two")), BOTH,
+          3, ("two/report.json", "cut off")),
+    Fault("4 NaN in a report",
+          only(reports(), file("report.json", b'{"schema": 1, "models": [NaN]}', to="two")), BOTH,
+          3, ("two/report.json", "NaN is not JSON")),
+    Fault("4 other JSON", reports(models=None), BOTH, 3,
+          ("two/report.json", "no report of `compressor benchmark`")),
+    Fault("4 report without a machine", reports(machine=None), BOTH, 3,
+          ("two/report.json", "machine is missing")),
+    Fault("18 report of another schema", reports(schema=2), BOTH, 3,
+          ("two/report.json", "schema 2, expected 1", "compressor benchmark")),
+    Fault("37 no report named", nothing, "compare -o out", 2, ("report",)),
+    Fault("37 report twice", reports(), "compare one two one -o out", 3, ("the same report",)),
+    Fault("37 block without a file", reports(), f"{BOTH} --block results", 2, ("--into FILE",)),
+    Fault("37 no name of a block", reports(), f"{BOTH} --into R.md --block -->", 2,
+          ("--block -->",)),
+    Fault("39 no file to write into", reports(), f"{BOTH} --into R.md", 3,
+          ("R.md does not exist",)),
+    Fault("39 file without the block", only(reports(), file("R.md", b"text\n", to=".")),
+          f"{BOTH} --into R.md", 3, ("<!-- compressor compare results -->", "nowhere")),
+    Fault("39 comparison over a report", reports(), "compare one two -o two --force", 3,
+          ("two", "is the input")),
+    Fault("39 comparison exists", only(reports(), made("out", ours=True)), BOTH, 3,
+          ("out", "--force")),
+    Fault("47 no report before", reports(), "compare one - -o out", 3, ("the stage before",)),
+]  # fmt: skip
+
+FAULTS = [*CHECKPOINTS, *DATA, *OPTIONS, *REPORTS]
 
 
 def lay_out(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The README's commands, run for real on a tiny model in place of the large one."""
 
+import json
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tiny
+from measure.invented import stored
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,6 +83,20 @@ def test_the_quick_start_recipe(shell, tmp_path):
     again = shell(words)
     assert again.returncode == 0
     assert again.stderr.count("already made") == 6
+
+
+def test_reports_side_by_side(shell, tmp_path):
+    for threads, name in enumerate(("tinybert", "minilm"), start=1):
+        (tmp_path / name / "report").mkdir(parents=True)
+        text = json.dumps(stored(threads=threads))
+        (tmp_path / name / "report" / "report.json").write_text(text)
+    (tmp_path / "RESULTS.md").write_text(re.findall(r"```markdown\n(.*?)```", README, re.DOTALL)[0])
+    done = shell(block("compressor compare"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "comparison\n"
+    lines = (tmp_path / "RESULTS.md").read_text().splitlines()
+    assert lines[1] == f"`{block('compressor compare').strip()}`"
+    assert sum(line.startswith("| tinybert |") for line in lines) == 4
 
 
 def test_the_gate_in_ci(shell):

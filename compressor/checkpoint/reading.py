@@ -6,17 +6,22 @@ import difflib
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from compressor import console
 from compressor.errors import CompressorError, InputError, MachineError
 
 MAX_JSON_BYTES = 10_000_000
 # transformers writes 10^30 as the length of a tokenizer without a limit.
 _MAX_DIGITS = 100
 _PAGE = (b"<!doctype", b"<html", b"<?xml", b"<head")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DEVICE = (errno.EIO, errno.ESTALE)
 _WRONG_NAME = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _MAGIC = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself", "run: git lfs pull"),
@@ -39,6 +44,25 @@ def system_error(problem: OSError, path: Path) -> CompressorError:
         )
     kind = InputError if problem.errno in _WRONG_NAME else MachineError
     return kind(f"{shown(str(path))}: {problem.strerror or problem}", where=str(path))
+
+
+def write_error(problem: BaseException, target: Path) -> CompressorError | None:
+    """A full disk or a missing permission in our words; None for any other failure."""
+    code = problem.errno if isinstance(problem, OSError) else None
+    if type(problem).__name__ == "SafetensorError":  # keeps the number only in its text
+        code = next((full for full in _FULL if f"os error {full})" in str(problem)), None)
+    if code in _FULL:
+        free = shutil.disk_usage(target.parent).free
+        return MachineError(
+            f"the disk is full: {target} could not be written, {console.size(free)} are free; "
+            "what was begun is removed",
+            hint="free some space or write elsewhere: -o",
+            where=str(target),
+        )
+    if code in _DENIED + _DEVICE:
+        kind = PermissionError if code in _DENIED else OSError
+        return system_error(kind(code, os.strerror(code)), target)
+    return None
 
 
 def _owner_and_mode(path: Path) -> str:

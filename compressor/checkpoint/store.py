@@ -6,7 +6,6 @@ and is removed, and named, by the next run for the same target.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -18,13 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from compressor import console
-from compressor.checkpoint.reading import system_error
-from compressor.errors import CompressorError, InputError, MachineError
+from compressor.checkpoint.reading import system_error, write_error
+from compressor.errors import InputError, MachineError
 
-OURS = ("compression.json", "report.json", "generation.json")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_DEVICE = (errno.EIO, errno.ESTALE)
+OURS = ("compression.json", "report.json", "generation.json", "compare.json")
 
 
 def check_target(
@@ -171,11 +167,14 @@ def clear_leftovers(target: Path) -> None:
             console.note(f"put {target} back, which a killed run had moved aside")
     for partial in _dead(target, "partial"):
         console.note(f"removing {partial}, which a killed run left unfinished")
-        shutil.rmtree(partial)
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
 
 
 def _dead(target: Path, kind: str) -> list[Path]:
-    """The folders `.{name}.{kind}-{pid}` whose process is gone."""
+    """Whatever is called `.{name}.{kind}-{pid}` and whose process is gone."""
     prefix = f".{target.name}.{kind}-"
     found = []
     for name in os.listdir(target.parent):
@@ -222,7 +221,28 @@ def writing(target: Path, *, force: bool = False) -> Iterator[Path]:
         _rename(partial, target)
     except BaseException as problem:
         shutil.rmtree(partial, ignore_errors=True)
-        refusal = _from_machine(problem, target)
+        refusal = write_error(problem, target)
+        if refusal:
+            raise refusal from problem
+        raise
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Give an existing file other bytes, all at once; its mode stays, and the caller holds it.
+
+    Raises:
+        MachineError: the disk is full, or a permission is missing; the old bytes stay.
+    """
+    partial = path.parent / f".{path.name}.partial-{os.getpid()}"
+    try:
+        partial.write_bytes(data)
+        partial.chmod(path.stat().st_mode & 0o7777)
+        _sync(partial)
+        partial.rename(path)
+        _sync(path.parent)
+    except BaseException as problem:
+        partial.unlink(missing_ok=True)
+        refusal = write_error(problem, path)
         if refusal:
             raise refusal from problem
         raise
@@ -264,25 +284,6 @@ def _rename(partial: Path, target: Path) -> None:
     _sync(target.parent)
     if replaces:
         shutil.rmtree(old)
-
-
-def _from_machine(problem: BaseException, target: Path) -> CompressorError | None:
-    """A full disk or a missing permission in our words; None for any other failure."""
-    code = problem.errno if isinstance(problem, OSError) else None
-    if type(problem).__name__ == "SafetensorError":  # keeps the number only in its text
-        code = next((full for full in _FULL if f"os error {full})" in str(problem)), None)
-    if code in _FULL:
-        free = shutil.disk_usage(target.parent).free
-        return MachineError(
-            f"the disk is full: {target} could not be written, {console.size(free)} are free; "
-            "what was begun is removed",
-            hint="free some space or write elsewhere: -o",
-            where=str(target),
-        )
-    if code in _DENIED + _DEVICE:
-        kind = PermissionError if code in _DENIED else OSError
-        return system_error(kind(code, os.strerror(code)), target)
-    return None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,8 +14,8 @@ from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
-from compressor.commands.job import command_line, open_model, print_folder
-from compressor.commands.judged import publish_report
+from compressor.commands.job import command_line, open_model, print_folder, unique_names
+from compressor.commands.judged import is_made, publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
@@ -102,7 +102,7 @@ def run(
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
     fingerprint = _fingerprint(checkpoints, dataset, measure, shared, stored)
-    if shared.reuse and _is_done(target, fingerprint):
+    if shared.reuse and is_made(target / "report.json", fingerprint):
         console.note(f"benchmark: {target} is already made by this command")
         return print_folder(target, {"verb": "benchmark", "reused": True})
     check_target(target, force=shared.force, inputs=inputs, needed_bytes=1_000_000)
@@ -214,7 +214,7 @@ def measure_all(
 
     threads = measure.threads or len(os.sched_getaffinity(0))
     machine = machine_facts(threads, cores_for(threads))
-    named = dict(zip(unique_names(checkpoints), checkpoints, strict=True))
+    named = dict(zip(_names(checkpoints), checkpoints, strict=True))
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
     task, facts, answers, timed = None, [], [], []
     doing = f"scoring on {split}" if dataset else "loading"
@@ -246,13 +246,8 @@ def measure_all(
     )
 
 
-def unique_names(checkpoints: list[Checkpoint]) -> list[str]:
-    """A name for each model: the folder's, with its parent's where two are alike."""
-    names = [checkpoint.name for checkpoint in checkpoints]
-    return [
-        name if names.count(name) == 1 else f"{checkpoint.path.resolve().parent.name}/{name}"
-        for name, checkpoint in zip(names, checkpoints, strict=True)
-    ]
+def _names(checkpoints: list[Checkpoint]) -> list[str]:
+    return unique_names([each.name for each in checkpoints], [each.path for each in checkpoints])
 
 
 def _task_facts(
@@ -284,16 +279,12 @@ def _fingerprint(
     import dataclasses
 
     return {
-        "models": {checkpoint.name: checkpoint.weights_hash for checkpoint in checkpoints},
+        "models": {
+            name: checkpoint.weights_hash
+            for name, checkpoint in zip(_names(checkpoints), checkpoints, strict=True)
+        },
         "stored_baseline": stored.hash if stored else None,
         "data": dataset.hash if dataset else None,
         "options": dataclasses.asdict(measure),
         "seed": shared.seed,
     }
-
-
-def _is_done(target: Path, fingerprint: dict[str, Any]) -> bool:
-    import json
-
-    file = target / "report.json"
-    return file.is_file() and json.loads(file.read_text())["inputs"] == fingerprint

@@ -19,6 +19,7 @@ VERBS = {
     "quantize": "Store a checkpoint's weights as int8.",
     "export": "Make an ONNX folder that ONNX Runtime runs fast, int8 by default.",
     "benchmark": "Measure accuracy, size and latency against a baseline, with gates.",
+    "compare": "Put stored reports side by side, with what may not be compared.",
     "generate": "Make training rows with a language model.",
     "inspect": "Show what a checkpoint is made of, without loading it.",
     "methods": "List the methods, or show one with its options.",

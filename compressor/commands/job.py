@@ -253,7 +253,7 @@ _NOT_RECORDED = (
 _NOT_RECORDED_WITH_VALUE = ("--teacher-cache", "--cache-limit")
 
 
-def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
+def command_line(words: Sequence[str], *, stdin: str = "-", relative: bool = False) -> str:
     """A command with bare folder names, so that it reads the same on every machine.
 
     Flags that do not decide the result are left out: a resumed run records what a whole one does.
@@ -261,6 +261,7 @@ def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
     Args:
         words: the command line, verb first.
         stdin: what `-` stood for.
+        relative: keep relative paths whole, where bare names would not tell inputs apart.
     """
     shown = ["compressor"]
     rest = iter(words)
@@ -270,13 +271,22 @@ def command_line(words: Sequence[str], *, stdin: str = "-") -> str:
             continue
         if word in _NOT_RECORDED or word.partition("=")[0] in _NOT_RECORDED_WITH_VALUE:
             continue
+        is_path = word.startswith(("./", "../")) or ("/" in word and Path(word).exists())
         if word == "-":
             shown.append(stdin)
-        elif word.startswith(("/", "./", "../", "~")) or ("/" in word and Path(word).exists()):
+        elif word.startswith(("/", "~")) or (is_path and not relative):
             shown.append(Path(word).name or word)
         else:
             shown.append(shlex.quote(word))
     return " ".join(shown)
+
+
+def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Each folder's name, with its parent's where two are alike."""
+    return [
+        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
 def print_folder(folder: Path, facts: dict[str, Any]) -> None:

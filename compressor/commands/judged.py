@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor import console
+from compressor.checkpoint.reading import read_object
 from compressor.checkpoint.store import write_json, writing
 from compressor.commands.job import print_folder
 from compressor.errors import GateError
@@ -25,9 +26,7 @@ def publish_report(report: dict[str, Any], target: Path, *, force: bool, junit: 
     failed = [entry for entry in report["gates"] if not entry["passed"]]
     place = target.with_name(f"{target.name}.refused") if failed else target
     with writing(place, force=force or bool(failed)) as folder:
-        write_json(folder / "report.json", report)
-        (folder / "report.html").write_text(render_html(report), encoding="utf-8")
-        (folder / "report.md").write_text(render_markdown(report), encoding="utf-8")
+        write_pages(folder, "report", report, render_html(report), render_markdown(report))
     if junit:
         Path(junit).write_text(render_junit(report), encoding="utf-8")
     columns, rows = report_rows(report)
@@ -40,3 +39,19 @@ def publish_report(report: dict[str, Any], target: Path, *, force: bool, junit: 
         refusals = "; ".join(describe(entry) for entry in failed)
         raise GateError(refusals, hint=f"the report is in {place}")
     print_folder(target, {"verb": "benchmark", "report": str(target / "report.json")})
+
+
+def write_pages(folder: Path, name: str, value: dict[str, Any], page: str, text: str) -> None:
+    """Write a report as `{name}.json` for programs, `{name}.html` and `{name}.md` for people."""
+    write_json(folder / f"{name}.json", value)
+    (folder / f"{name}.html").write_text(page, encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
+
+
+def is_made(file: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a stored report was made from these inputs.
+
+    Raises:
+        InputError: there is such a file and it is no JSON object.
+    """
+    return file.is_file() and read_object(file).get("inputs") == inputs

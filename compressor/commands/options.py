@@ -29,25 +29,31 @@ MODEL_HELP = "a folder, - for a path on stdin, hub:owner/name or pkg:module/fold
 
 
 @dataclass(frozen=True)
-class Shared:
+class Output:
     """What every verb that writes a folder can be told."""
 
     output: str = option(
         "", "folder to write; a name derived from the input if absent", flag="output/-o"
     )
-    seed: int = option(42, "seed of everything random", low=0, high=2**31 - 1)
-    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     force: bool = option(False, "replace an existing output (never an input)")
     dry_run: bool = option(False, "check everything, print the plan, do nothing")
     reuse: bool = option(
         False, "do nothing if the output was made by this very command from these very inputs"
     )
-    accept_changed: bool = option(
-        False, "open a checkpoint whose files changed after its lineage was written"
-    )
     json: bool = option(False, "print the result, and errors, as JSON")
     quiet: bool = option(False, "print errors only")
     debug: bool = option(False, "print tracebacks")
+
+
+@dataclass(frozen=True)
+class Shared(Output):
+    """What every verb that makes a folder from checkpoints can be told."""
+
+    seed: int = option(42, "seed of everything random", low=0, high=2**31 - 1)
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
+    accept_changed: bool = option(
+        False, "open a checkpoint whose files changed after its lineage was written"
+    )
 
 
 @dataclass(frozen=True)

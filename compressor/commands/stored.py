@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compressor.checkpoint.lineage import file_hash
+from compressor.checkpoint.reading import read_object
 from compressor.data.dataset import Dataset
 from compressor.errors import InputError
 from compressor.measure.report import model_named
 from compressor.measure.schema import validate_report
 
 REPORT = "report.json"
+MAKE_ONE = "make one: compressor benchmark MODEL... -o FOLDER"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,21 @@ class StoredBaseline:
         return self.model["name"]
 
 
+def read_report(file: Path) -> dict[str, Any]:
+    """A stored report.
+
+    Raises:
+        InputError: it is no report, or one of another schema.
+    """
+    report = read_object(file)
+    if not {"schema", "models"} <= report.keys():
+        raise InputError(
+            f"{file} is no report of `compressor benchmark`", hint=MAKE_ONE, where=str(file)
+        )
+    validate_report(report, where=str(file))
+    return report
+
+
 def stored_baseline(named: str) -> StoredBaseline | None:
     """The baseline of the report that `--baseline` names; None where it names no report.
 
@@ -51,17 +67,12 @@ def stored_baseline(named: str) -> StoredBaseline | None:
     file = path / REPORT if path.is_dir() and (path / REPORT).is_file() else path
     if not named or file.suffix != ".json" or not file.is_file():
         return None
-    content = file.read_bytes()
-    try:
-        report = json.loads(content)
-    except ValueError as problem:
-        raise InputError(f"not a report: {problem}", where=str(file)) from None
-    validate_report(report, where=str(file))
+    report = read_report(file)
     timed = ("latency", "open_ms", "first_ms", "peak_memory_bytes")
     model = model_named(report["models"], report["baseline"])
     return StoredBaseline(
         model={**{k: v for k, v in model.items() if k not in timed}, "stored_in": str(file)},
-        hash=f"sha256:{hashlib.sha256(content).hexdigest()}",
+        hash=file_hash(file),
         task=report["task"],
         where=str(file),
     )

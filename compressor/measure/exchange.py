@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from compressor.measure.comparison import abouts, comparison_rows, sentences
 from compressor.measure.gates import describe
 from compressor.measure.report import report_rows
 
-_IN_A_CELL = str.maketrans({"|": "\\|", "\n": " "})
+# A name must not end its cell, its line, or begin a comment that hides the rest.
+_IN_A_CELL = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
     """`report.md`: the summary, what a reader must know, the table, the gates, the command."""
     columns, rows = report_rows(report)
     lines = [f"**{report['summary']}**", "", *(f"- {text}" for text in report["findings"]), ""]
-    lines += [_row(columns), _row(["---"] * len(columns)), *map(_row, rows), ""]
+    lines += [*_table(columns, rows), ""]
     if report["gates"]:
         lines += [
             f"- {'✅' if gate['passed'] else '❌'} {describe(gate)}" for gate in report["gates"]
@@ -29,6 +31,27 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def render_comparison_markdown(comparison: Mapping[str, Any]) -> str:
+    """`compare.md`: the command, what a reader must know, the table, what each report is about."""
+    notes, facts = (
+        [f"- {text.translate(_IN_A_CELL)}" for text in texts]
+        for texts in (sentences(comparison), abouts(comparison))
+    )
+    lines = [_code(comparison["command"])]
+    if notes:
+        lines += ["", *notes]
+    return "\n".join([*lines, "", *_table(*comparison_rows(comparison)), "", *facts, ""])
+
+
+def _code(command: str) -> str:
+    """A command as code, whatever quotes it holds."""
+    return f"`` {command} ``" if "`" in command else f"`{command}`"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
 
 
 def _row(cells: list[str]) -> str:

@@ -6,7 +6,6 @@ Cells show rounded numbers and carry the exact one; the whole report is in the p
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -23,13 +22,11 @@ from compressor.measure.html_tables import (
     sizes_table,
     starts_table,
 )
-from compressor.measure.page_style import SCRIPT, STYLE
+from compressor.measure.page import command_box, facts_list, figure, findings_list, page
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import validate_report
 
 Model = Mapping[str, Any]
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 def render_html(report: Mapping[str, Any]) -> str:
@@ -39,45 +36,22 @@ def render_html(report: Mapping[str, Any]) -> str:
         InputError: the report does not have the shape of schema 1.
     """
     validate_report(report)
-    baseline = escape(report["baseline"])
-    body = "\n".join(
-        [
-            _top(report),
-            _cards(report),
-            _findings(report),
-            gates_table(report),
-            models_table(report),
-            _pictures(report),
-            sizes_table(report),
-            metrics_table(report),
-            _latencies(report),
-            scaling_section(report),
-            _lineage(report),
-            _reading(report),
-            _machine(report),
-        ]
-    )
-    # "<" inside a script could close it.
-    data = json.dumps(report, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<link rel="icon" href="data:,">
-<title>Compression report: {baseline}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-<script type="application/json" id="report">{data}</script>
-<script>{SCRIPT}</script>
-</body>
-</html>
-"""
+    parts = [
+        _top(report),
+        _cards(report),
+        findings_list(report["findings"]),
+        gates_table(report),
+        models_table(report),
+        _pictures(report),
+        sizes_table(report),
+        metrics_table(report),
+        _latencies(report),
+        scaling_section(report),
+        _lineage(report),
+        _reading(report),
+        _machine(report),
+    ]
+    return page(f"Compression report: {report['baseline']}", parts, "report", report)
 
 
 def _top(report: Mapping[str, Any]) -> str:
@@ -133,16 +107,9 @@ def _cards(report: Mapping[str, Any]) -> str:
     return f'<p class="of">{escape(best["name"])}</p><div class="cards">{boxes}</div>'
 
 
-def _findings(report: Mapping[str, Any]) -> str:
-    if not report["findings"]:
-        return ""
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in report["findings"])
-    return f'<ul class="findings">{items}</ul>'
-
-
 def _pictures(report: Mapping[str, Any]) -> str:
     drawn = [plots.pareto_plot(report, across) for across in ("latency", "disk")]
-    figures = "".join(_figure(*each) for each in drawn if each)
+    figures = "".join(figure(*each) for each in drawn if each)
     if not figures:
         return ""
     note = (
@@ -152,10 +119,6 @@ def _pictures(report: Mapping[str, Any]) -> str:
     if any(model["accuracy"] for model in report["models"]):
         note += " Vertical bars are 95 % intervals."
     return f'<h2>Trade-offs</h2><p class="note">{note}</p><div class="plots">{figures}</div>'
-
-
-def _figure(svg: str, caption: str, kind: str = "") -> str:
-    return f'<figure class="{kind}">{svg}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _latencies(report: Mapping[str, Any]) -> str:
@@ -176,7 +139,7 @@ def _latencies(report: Mapping[str, Any]) -> str:
     if spoken:
         note += f" Tokenisation is not included: {words.listed(spoken)}."
     return (
-        f'<h2>Latency</h2><p class="note">{escape(note)}</p>{_figure(*chart, kind="bars")}'
+        f'<h2>Latency</h2><p class="note">{escape(note)}</p>{figure(*chart, kind="bars")}'
         f"<details><summary>Every number</summary>{latency_table(report)}</details>"
         f"{starts_table(report)}"
     )
@@ -190,7 +153,7 @@ def _lineage(report: Mapping[str, Any]) -> str:
             continue
         chain = " → ".join(_step_name(step) for step in steps)
         items = "".join(
-            f"<li>{escape(_step_name(step))}{_command(step.get('command') or '')}</li>"
+            f"<li>{escape(_step_name(step))}{command_box(step.get('command') or '')}</li>"
             for step in steps
         )
         parts.append(
@@ -207,15 +170,6 @@ def _step_name(step: Mapping[str, Any]) -> str:
     return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))
 
 
-def _command(command: str) -> str:
-    if not command:
-        return ""
-    return (
-        f'<div class="command"><code>{escape(command)}</code>'
-        '<button type="button">Copy</button></div>'
-    )
-
-
 def _reading(report: Mapping[str, Any]) -> str:
     facts = {
         "Smaller": "bytes of the baseline / bytes of the model, all files needed for inference",
@@ -228,7 +182,7 @@ def _reading(report: Mapping[str, Any]) -> str:
     if not report["drop_unit"]:
         for name in ("Retention", "Drop", "Compression to accuracy"):
             del facts[name]
-    return f"<h2>What the numbers mean</h2>{_facts(facts)}"
+    return f"<h2>What the numbers mean</h2>{facts_list(facts)}"
 
 
 def _machine(report: Mapping[str, Any]) -> str:
@@ -249,14 +203,5 @@ def _machine(report: Mapping[str, Any]) -> str:
         "Libraries": ", ".join(f"{k} {v}" for k, v in (machine.get("versions") or {}).items()),
         "Seed": str(report["seed"]),
     }
-    again = _command(report["command"])
-    return f"<h2>Machine</h2>{_facts(facts)}<h3>Make this report again</h3>{again}"
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    pairs = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in facts.items()
-        if value
-    )
-    return f'<dl class="facts">{pairs}</dl>'
+    again = command_box(report["command"])
+    return f"<h2>Machine</h2>{facts_list(facts)}<h3>Make this report again</h3>{again}"

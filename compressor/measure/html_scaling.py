@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.measure import words
 from compressor.measure.drawing import ACCENT, MUTED, new_figure, page_style, plain_scale, to_svg
-from compressor.measure.html_tables import cell, share, table
-from compressor.measure.plots import short
+from compressor.measure.html_tables import share
+from compressor.measure.marks import short
+from compressor.measure.page import cell, figure, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,8 +33,8 @@ def scaling_section(report: Mapping[str, Any]) -> str:
     svg = scaling_plot(models)
     return (
         f'<h2>Growth</h2><p class="note">{escape(NOTE)}</p>'
-        f"<figure>{svg}<figcaption>Milliseconds against length, one line for each batch size."
-        f"</figcaption></figure>{_prices(models)}"
+        f"{figure(svg, 'Milliseconds against length, one line for each batch size.')}"
+        f"{_prices(models)}"
     )
 
 
@@ -48,14 +49,14 @@ def scaling_plot(models: list[Model]) -> str:
         for key in ("p50_ms", "products_ms")
     ]
     with page_style("scaling"):
-        figure = new_figure(4.2 * columns, 3.2 * lines)
-        grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+        drawn = new_figure(4.2 * columns, 3.2 * lines)
+        grid = drawn.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for panel in grid.flat[len(models) :]:
             panel.set_axis_off()
         for panel, model in zip(grid.flat, models, strict=False):
             _panel(panel, model)
             plain_scale(panel, "y", times)
-        return to_svg(figure, "scaling", f"growth of the latency of {len(models)} models")
+        return to_svg(drawn, "scaling", f"growth of the latency of {len(models)} models")
 
 
 def _panel(axes: Axes, model: Model) -> None:

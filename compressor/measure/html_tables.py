@@ -9,6 +9,7 @@ from typing import Any
 from compressor import console
 from compressor.measure import words
 from compressor.measure.gates import describe
+from compressor.measure.page import cell, table
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import SIZES
 
@@ -31,8 +32,8 @@ def gates_table(report: Mapping[str, Any]) -> str:
     ]
     failed = [describe(gate) for gate in report["gates"] if not gate["passed"]]
     note = f"{len(failed)} of {len(rows)} failed." if failed else f"All {len(rows)} passed."
-    drawn = table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
-    return f'<h2>Gates</h2><p class="note">{note}</p>{drawn}'
+    shown = table(["Model", "Gate", "Limit", "Measured", "Result"], rows, text_columns=(1,))
+    return f'<h2>Gates</h2><p class="note">{note}</p>{shown}'
 
 
 def models_table(report: Mapping[str, Any]) -> str:
@@ -58,8 +59,8 @@ def models_table(report: Mapping[str, Any]) -> str:
         if report["pareto_axes"]
         else ""
     )
-    drawn = table(heads, rows, beaten=beaten, text_columns=(1,))
-    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{drawn}'
+    shown = table(heads, rows, beaten=beaten, text_columns=(1,))
+    return f'<h2>Models</h2><p class="note">{escape(note)}</p>{shown}'
 
 
 def _model_row(
@@ -108,10 +109,10 @@ def sizes_table(report: Mapping[str, Any]) -> str:
         parameters = sizes.get("parameters")
         text = words.NOTHING if parameters is None else f"{parameters / 1e6:.2f} M"
         rows.append([*cells, cell(text, exact=parameters)])
-    drawn = table(["Model", *SIZES.values(), "Parameters"], rows)
+    shown = table(["Model", *SIZES.values(), "Parameters"], rows)
     return (
         '<h2>Size</h2><p class="note">Bytes, and how many times smaller than the baseline, '
-        f"under each way of counting.</p>{drawn}"
+        f"under each way of counting.</p>{shown}"
     )
 
 
@@ -187,51 +188,3 @@ def starts_table(report: Mapping[str, Any]) -> str:
 def share(value: float | None) -> str:
     """0.987 as `98.7 %`; a dash for nothing."""
     return words.NOTHING if value is None else f"{100 * value:.1f} %"
-
-
-def cell(
-    text: str,
-    *,
-    exact: float | None = None,
-    head: bool = False,
-    kind: str = "",
-    tag: str = "",
-    title: str = "",
-) -> str:
-    """A table cell; `exact` is the number behind the text, `tag` is HTML that stands after it."""
-    name = "th" if head else "td"
-    attributes = ' scope="row"' if head else ""
-    attributes += f' class="{kind}"' if kind else ""
-    attributes += f' data-value="{exact!r}"' if exact is not None else ""
-    shown = title or (repr(exact) if isinstance(exact, float) else "")
-    attributes += f' title="{escape(shown)}"' if shown else ""
-    return f"<{name}{attributes}>{escape(text)}{tag}</{name}>"
-
-
-def table(
-    heads: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    beaten: Sequence[bool] = (),
-    text_columns: Sequence[int] = (),
-) -> str:
-    """A table that scrolls sideways on a narrow page.
-
-    Args:
-        heads: of the columns, plain text.
-        rows: cells, see `cell`.
-        beaten: which rows are greyed.
-        text_columns: numbers of the columns that hold text.
-    """
-    head = "".join(
-        f'<th scope="col"{" class=text" if index in text_columns else ""}>{escape(name)}</th>'
-        for index, name in enumerate(heads)
-    )
-    body = "".join(
-        f"<tr{' class=beaten' if index < len(beaten) and beaten[index] else ''}>{''.join(row)}</tr>"
-        for index, row in enumerate(rows)
-    )
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.measure import words
@@ -13,12 +12,22 @@ from compressor.measure.drawing import (
     INK,
     MUTED,
     SOFT,
-    Label,
     new_figure,
     page_style,
     plain_scale,
     to_svg,
     write_names,
+)
+from compressor.measure.marks import (
+    Mark,
+    draw,
+    draw_front,
+    edge_of,
+    far_from,
+    front_of,
+    is_beyond,
+    new_axes,
+    short,
 )
 from compressor.measure.metrics import LOWER_IS_BETTER
 from compressor.measure.report import first_shape, model_named, p50_at
@@ -27,25 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Model = Mapping[str, Any]
-
-LONGEST_NAME = 26
-
-# An accuracy this many points below the baseline, or a perplexity this many times above it, is
-# drawn at the edge: to scale it would flatten the models that are worth comparing.
-FAR_BELOW_POINTS = 12.0
-FAR_ABOVE_TIMES = 2.0
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """One model in a plot; `y` and the ends of its interval are None where not measured."""
-
-    name: str
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    best: bool
 
 
 def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | None:
@@ -66,21 +56,18 @@ def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | Non
     metric = reference["accuracy"]["metric"] if upward == "accuracy" else ""
     lower_wins = upward == "latency" or metric in LOWER_IS_BETTER
     base = next((mark.y for mark in marks if mark.name == reference["name"]), None)
-    edge = _edge(marks, base, lower_wins) if metric and base is not None else None
+    far = far_from(base, lower_wins) if metric and base is not None else None
+    edge = None if far is None else edge_of(marks, far, lower_wins)
     name = f"pareto-{across}"
     with page_style(name):
         figure = new_figure(6.4, 4.3)
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        axes.grid(True)
-        axes.set_axisbelow(True)
-        axes.margins(0.12)
+        axes = new_axes(figure)
         plain_scale(axes, "x", [mark.x for mark in marks])
         if upward == "latency":
             plain_scale(axes, "y", [mark.y for mark in marks])
-        line = _front([m for m in marks if not _is_beyond(m, edge, lower_wins)], lower_wins)
-        axes.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1.2, dashes=(4, 3), alpha=0.7)
-        labels = [_draw(axes, mark, edge, lower_wins) for mark in marks]
+        line = front_of([m for m in marks if not is_beyond(m, edge, lower_wins)], lower_wins)
+        draw_front(axes, line)
+        labels = [draw(axes, mark, edge, lower_wins) for mark in marks]
         if lower_wins:
             axes.invert_yaxis()
         shape = first_shape(report["models"])
@@ -123,7 +110,7 @@ def latency_plot(report: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _marks(
     models: Sequence[Model], across: str, upward: str, shape: tuple[int, int] | None
-) -> tuple[list[_Mark], list[str]]:
+) -> tuple[list[Mark], list[str]]:
     """The models that have both numbers, and the names of those that have not."""
     marks, left_out = [], []
     for model in models:
@@ -139,7 +126,7 @@ def _marks(
         low, high = (
             _printed(model, end) if upward == "accuracy" else None for end in ("low", "high")
         )
-        marks.append(_Mark(model["name"], x, y, low, high, best=model["pareto"]))
+        marks.append(Mark(model["name"], x, y, low, high, best=model["pareto"]))
     return marks, left_out
 
 
@@ -160,53 +147,6 @@ def _heading(quantity: str, shape: tuple[int, int] | None) -> str:
     if quantity == "disk" or shape is None:
         return "size on disk, MB"
     return f"median ms at batch {shape[0]}, length {shape[1]}"
-
-
-def short(name: str) -> str:
-    """A name as there is room for in a picture."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
-def _edge(marks: Sequence[_Mark], base: float, lower_wins: bool) -> float | None:
-    """Where the accuracy axis ends, just beyond the intervals of all but far worse models.
-
-    None where no model is far worse than the baseline, or nothing but the baseline would be left.
-    """
-    turn = -1 if lower_wins else 1
-    limit = base * FAR_ABOVE_TIMES if lower_wins else base - FAR_BELOW_POINTS
-    close = [mark for mark in marks if turn * mark.y >= turn * limit]
-    if not 1 < len(close) < len(marks):
-        return None
-    heights = [turn * end for m in close for end in (m.y, m.low, m.high) if end is not None]
-    span = max(heights) - min(heights)
-    return turn * (min(heights) - 0.15 * (span or 1.0))
-
-
-def _is_beyond(mark: _Mark, edge: float | None, lower_wins: bool) -> bool:
-    return edge is not None and (mark.y > edge if lower_wins else mark.y < edge)
-
-
-def _front(marks: Sequence[_Mark], lower_wins: bool) -> list[tuple[float, float]]:
-    """The points that no other beats in the two quantities shown, from left to right."""
-    turn = 1 if lower_wins else -1
-    best: list[tuple[float, float]] = []
-    for mark in sorted(marks, key=lambda each: (each.x, turn * each.y)):
-        if not best or turn * mark.y < turn * best[-1][1]:
-            best.append((mark.x, mark.y))
-    return best
-
-
-def _draw(axes: Axes, mark: _Mark, edge: float | None, lower_wins: bool) -> Label:
-    """Draw a model, one beyond the edge as an arrow at the edge, and say where its name belongs."""
-    colour, size = (ACCENT, 8.0) if mark.best else (SOFT, 6.5)
-    if edge is not None and _is_beyond(mark, edge, lower_wins):
-        axes.plot([mark.x], [edge], "v", color=colour, markersize=size, zorder=3)
-        return Label(f"{short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
-    if mark.low is not None and mark.high is not None:
-        ends = [mark.low, mark.high]
-        axes.plot([mark.x] * 2, ends, color=colour, linewidth=1, alpha=0.45, zorder=2)
-    axes.plot([mark.x], [mark.y], "o", color=colour, markersize=size, zorder=3)
-    return Label(short(mark.name), mark.x, mark.y, mark.best)
 
 
 def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:

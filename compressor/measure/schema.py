@@ -1,4 +1,4 @@
-"""The shape of `report.json`, checked when a report is made and when a stored one is read.
+"""The shapes of `report.json` and `compare.json`, checked when one is made and when one is read.
 
 A specification is a type, a set of allowed words, `[item]` for a list, a dict of required keys
 (more keys are welcome), or `(specification, None)` where null is allowed.
@@ -93,6 +93,66 @@ _REPORT = {
     ],
 }
 
+COMPARISON_SCHEMA = 1
+
+# What a comparison shows of a model, and what its sentences call it.
+QUANTITIES = {
+    "accuracy": "accuracies",
+    "drop": "drops",
+    "disk": "sizes on disk",
+    "compression_ratio": "compression ratios",
+    "speedup": "speed-ups",
+    "latency": "milliseconds",
+}
+
+_COMPARED_MODEL = {
+    "name": str,
+    "weights": (str, None),  # hash
+    "runtime": {"torch", "onnxruntime"},
+    "accuracy": (_ACCURACY, None),
+    "drop": _NUMBER_OR_NULL,
+    "disk": (int, None),
+    "compression_ratio": _NUMBER_OR_NULL,  # of disk, to the report's own baseline, as `speedup`
+    "speedup": _NUMBER_OR_NULL,
+    "speedup_low": _NUMBER_OR_NULL,
+    "speedup_high": _NUMBER_OR_NULL,
+    "p50_ms": _NUMBER_OR_NULL,  # at the report's first shape
+}
+
+_COMPARISON = {
+    "schema": int,
+    "command": str,
+    "inputs": {"reports": [{"name": str, "hash": str}]},
+    "comparable": [set(QUANTITIES)],  # between reports
+    "notes": [str],  # what differs, and what may therefore not be compared
+    "same_weights": [
+        {
+            "weights": str,
+            "models": [
+                {"report": str, "name": str, "metric": (str, None), "value": _NUMBER_OR_NULL}
+            ],
+            "agree": (bool, None),
+        }
+    ],
+    "reports": [
+        {
+            "name": str,
+            "command": str,
+            "machine": {"cpu": str, "cores": int, "threads": int},
+            "metric": (str, None),
+            "drop_unit": (str, None),
+            "data": (str, None),
+            "data_hash": (str, None),
+            "split": (str, None),
+            "max_length": (int, None),
+            "shapes": [[int]],  # batch and length
+            "baseline": str,
+            "findings": [str],
+            "models": [_COMPARED_MODEL],
+        }
+    ],
+}
+
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -113,6 +173,31 @@ def validate_report(report: Any, *, where: str = "report.json") -> None:
             where=where,
         )
     _check(report, _REPORT, "", where)
+    _check_names(report, where)
+
+
+def validate_comparison(comparison: Any, *, where: str = "compare.json") -> None:
+    """Check that `comparison` has the shape of `compare.json`, schema 1.
+
+    Args:
+        comparison: the parsed JSON.
+        where: how messages call it, a file name as a rule.
+
+    Raises:
+        InputError: the first key that is missing or holds the wrong kind of value.
+    """
+    _check(comparison, _COMPARISON, "", where)
+    if comparison["schema"] != COMPARISON_SCHEMA:
+        raise InputError(
+            f"comparison schema {comparison['schema']}, expected {COMPARISON_SCHEMA}",
+            hint="make it again with this version's `compressor compare`",
+            where=where,
+        )
+    for entry in comparison["reports"]:
+        _check_names(entry, where)
+
+
+def _check_names(report: Any, where: str) -> None:
     names = [model["name"] for model in report["models"]]
     if len(set(names)) != len(names):
         raise InputError(f"two models share a name: {', '.join(names)}", where=where)

@@ -322,4 +322,4 @@ def test_json_keeps_order_and_refuses_nan(tmp_path):
     assert list(json.loads(text)) == ["b", "a"]
     with pytest.raises(ValueError, match="JSON compliant"):
         write_json(tmp_path / "a.json", float("nan"))
-    assert store.OURS == ("compression.json", "report.json", "generation.json")
+    assert store.OURS == ("compression.json", "report.json", "generation.json", "compare.json")

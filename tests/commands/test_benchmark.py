@@ -189,6 +189,29 @@ def test_gates_are_written_for_a_ci_server(here, tmp_path, limit, code):
     assert "| onnx |" in (folder / "report.md").read_text()
 
 
+def test_folders_of_one_name_keep_their_weights_apart(here, tmp_path):
+    tiny.checkpoint(tmp_path / "b" / "teacher")
+    assert go("benchmark", here / "teacher", "b/teacher", *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    weights = report["inputs"]["models"]
+    assert list(weights) == [model["name"] for model in report["models"]]
+    assert len(set(weights.values())) == 2
+
+
+def test_two_reports_of_one_teacher_are_compared(here, tmp_path, capsys):
+    for name, seed in (("first", 1), ("second", 2)):
+        words = [here / "onnx", "--data", here / "data", *QUICK, "--seed", seed]
+        assert go("benchmark", *words, "-o", name) == 0
+    assert go("compare", "first", "second", "-o", "both") == 0
+    found = json.loads((tmp_path / "both" / "compare.json").read_text())
+    assert [each["agree"] for each in found["same_weights"]] == [True, True]
+    assert found["comparable"] == ["accuracy", "drop", "disk", "compression_ratio"]
+    for entry, name in zip(found["reports"], ("first", "second"), strict=True):
+        for shown, model in zip(entry["models"], report_of(tmp_path / name)["models"], strict=True):
+            assert shown["speedup"] == model["speedup"]
+            assert shown["p50_ms"] == model["latency"][0]["p50_ms"]
+
+
 def test_junit_without_gates_is_refused(here, capsys):
     assert go("benchmark", here / "onnx", *QUICK, "--junit", "gates.xml", "-o", "report") == 2
     assert "there is none" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Measurements as the benchmark hands them over, invented but of a plausible size."""
+"""Reports of invented measurements, and what makes them."""
 
 from __future__ import annotations
 
@@ -6,104 +6,16 @@ import pytest
 
 from compressor.measure.gates import Gates, check
 from compressor.measure.html import render_html
-from compressor.measure.report import build_report
-
-MACHINE = {
-    "cpu": "Example CPU",
-    "cores": 8,
-    "cores_allowed": 8,
-    "threads": 2,
-    "features": ["avx2", "avx512_vnni"],
-    "memory_bytes": 16_000_000_000,
-    "load_average": {"before": [0.1, 0.2, 0.2], "after": [1.9, 0.8, 0.4]},
-    "os": "Linux 6.1",
-    "architecture": "x86_64",
-    "python": "3.12.1",
-    "versions": {"torch": "2.13.0", "onnxruntime": "1.32.0"},
-}
-
-SHAPES = ((1, 32), (1, 128), (8, 32))
-
-
-def step(verb: str, method: str = "", command: str = "") -> dict:
-    return {"verb": verb, "method": method, "command": command or f"compressor {verb} m"}
-
-
-def latency(p50: float, spread: float = 1.1) -> list[dict]:
-    """Rows whose longer and larger shapes take three and six times as long."""
-    return [
-        {
-            "batch": batch,
-            "length": length,
-            "p50_ms": p50 * factor,
-            "p95_ms": p50 * factor * spread,
-            "p99_ms": p50 * factor * spread,
-            "per_second": batch / (p50 * factor) * 1000,
-        }
-        for (batch, length), factor in zip(SHAPES, (1.0, 3.0, 6.0), strict=True)
-    ]
-
-
-def accuracy(value: float, metric: str = "accuracy", **more) -> dict:
-    width = 0.02
-    return {
-        "metric": metric,
-        "value": value,
-        "n": 872,
-        "low": value - width,
-        "high": value + width,
-        "all": {metric: value},
-        **more,
-    }
-
-
-def size(disk: int, nonzero: int | None = None) -> dict:
-    return {
-        "disk": disk,
-        "zstd": disk // 2,
-        "weights": disk - 1000,
-        "nonzero": nonzero or disk - 1000,
-        "encoder_nonzero": disk // 2,
-        "matrices": disk // 2,
-        "matrices_nonzero": disk // 20,
-        "matrices_bitmask": disk // 16,
-        "matrices_index": disk // 15,
-        "parameters": disk // 4,
-    }
-
-
-def measured(name: str, disk: int, p50: float, value: float | None = None, **more) -> dict:
-    return {
-        "name": name,
-        "path": f"runs/{name}",
-        "runtime": "torch",
-        "accuracy": None if value is None else accuracy(value),
-        "size": size(disk),
-        "latency": latency(p50),
-        **more,
-    }
-
-
-def four_models() -> list[dict]:
-    tuned, distilled = step("finetune"), step("distill", "soft_labels")
-    return [
-        measured("teacher", 90_000_000, 12.0, 0.92, steps=[tuned], tokenise_ms=0.2),
-        measured("student", 45_000_000, 6.0, 0.91, steps=[tuned, distilled]),
-        measured(
-            "student-int8",
-            9_000_000,
-            3.0,
-            0.88,
-            steps=[tuned, distilled, step("quantize", "dynamic")],
-            runtime="onnxruntime",
-        ),
-        measured("worse", 50_000_000, 8.0, 0.90, steps=[tuned, step("prune", "magnitude")]),
-    ]
-
-
-def four_reported() -> dict:
-    task = {"name": "text-classification", "data": "sst2", "split": "validation"}
-    return build_report(MACHINE, task, "teacher", four_models(), "compressor benchmark a b", 0)
+from measure.invented import (
+    MACHINE,
+    accuracy,
+    four_models,
+    four_reported,
+    latency,
+    measured,
+    size,
+    step,
+)
 
 
 @pytest.fixture

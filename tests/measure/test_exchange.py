@@ -26,8 +26,8 @@ def test_markdown_has_the_table_the_findings_and_the_gates(judged):
 
 
 def test_a_name_cannot_break_the_table(judged):
-    judged["models"][1]["name"] = "a|b"
-    assert "a\\|b" in render_markdown(judged)
+    judged["models"][1]["name"] = "a|b<!--"
+    assert "a\\|b&lt;!--" in render_markdown(judged)
 
 
 def test_junit_has_a_case_for_every_judgement(judged):
