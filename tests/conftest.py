@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
+# Its server has the libraries loaded, which a measured model's own process would load anew.
+import processes  # noqa: F401
 
 
 @pytest.fixture(scope="session")
