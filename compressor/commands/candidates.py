@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compressor.checkpoint.facts import sizes, weight_bits
+from compressor.checkpoint.facts import sizes, tensor_facts, weight_bits
+from compressor.checkpoint.layers import layer_rows
 from compressor.data.tasks import TASKS
 from compressor.model.devices import choose_device
 from compressor.model.tasks import task_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from compressor.checkpoint.folder import Checkpoint
     from compressor.data.dataset import Dataset
     from compressor.train.evaluate import Evaluation, Forward
+
+MOST_LAYERS = 64  # rows of a model in a report; of a deeper one neighbours share a row
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,14 @@ class Candidate:
     def facts(self) -> dict[str, Any]:
         """What the report says about the model besides measurements."""
         quantized = self.checkpoint.quantization is not None
+        known = tensor_facts(self.checkpoint)
         facts: dict[str, Any] = {
             "name": self.name,
             "path": str(self.checkpoint.path),
             "runtime": self.checkpoint.runtime,
             "device": self.device,
-            "size": sizes(self.checkpoint),
+            "size": sizes(self.checkpoint, known),
+            "layers": layer_rows(known, MOST_LAYERS),
             "steps": self.checkpoint.steps,
         }
         if quantized and self.checkpoint.runtime == "torch":
