@@ -159,6 +159,47 @@ def latency_table(report: Mapping[str, Any]) -> str:
     return _table(heads, rows)
 
 
+def layers_table(report: Mapping[str, Any]) -> str:
+    """What every layer of every model is made of."""
+    rows = [
+        [
+            _cell(model["name"], head=True),
+            _cell(row["part"], kind="text"),
+            _cell(f"{row['parameters']:,}", exact=row["parameters"]),
+            _cell(_share(row["sparsity"]), exact=row["sparsity"]),
+            _cell(words.significant(row["bits_per_weight"]), exact=row["bits_per_weight"]),
+            _cell(console.size(row["bytes"]), exact=row["bytes"]),
+        ]
+        for model in report["models"]
+        for row in model.get("layers") or []
+    ]
+    heads = ["Model", "Part", "Parameters", "Zeros", "Bits of a weight", "Bytes"]
+    return _table(heads, rows, text_columns=(1,))
+
+
+def trainings_table(report: Mapping[str, Any]) -> str:
+    """Where every training began and ended."""
+    rows = []
+    for training in report.get("training") or []:
+        losses, kept = training["loss"], training["kept_step"]
+        first, last = (losses[end]["value"] if losses else None for end in (0, -1))
+        score = next((p["value"] for p in training["scores"][::-1] if p["step"] == kept), None)
+        name = training["metric"]
+        rows.append(
+            [
+                _cell(words.step_name(training), head=True),
+                _cell(words.listed(training["models"]), kind="names text"),
+                _cell(words.significant(first), exact=first),
+                _cell(words.significant(last), exact=last),
+                _cell(words.NOTHING if kept is None else str(kept), exact=kept),
+                _cell(words.metric_heading(name) if name else words.NOTHING, kind="text"),
+                _cell(words.metric_text(name or "", score), exact=score),
+            ]
+        )
+    heads = ["Step", "In the lineage of", "First loss", "Last loss", "Kept at", "Score", "Kept"]
+    return _table(heads, rows, text_columns=(1, 5))
+
+
 def _share(value: float | None) -> str:
     return words.NOTHING if value is None else f"{100 * value:.1f} %"
 

@@ -17,6 +17,7 @@ from compressor.measure.drawing import (
     new_figure,
     page_style,
     plain_scale,
+    short,
     to_svg,
     write_names,
 )
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Model = Mapping[str, Any]
-
-LONGEST_NAME = 26
 
 # An accuracy this many points below the baseline, or a perplexity this many times above it, is
 # drawn at the edge: to scale it would flatten the models that are worth comparing.
@@ -162,10 +161,6 @@ def _heading(quantity: str, shape: tuple[int, int] | None) -> str:
     return f"median ms at batch {shape[0]}, length {shape[1]}"
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
-
-
 def _edge(marks: Sequence[_Mark], base: float, lower_wins: bool) -> float | None:
     """Where the accuracy axis ends, just beyond the intervals of all but far worse models.
 
@@ -200,12 +195,12 @@ def _draw(axes: Axes, mark: _Mark, edge: float | None, lower_wins: bool) -> Labe
     colour, size = (ACCENT, 8.0) if mark.best else (SOFT, 6.5)
     if edge is not None and _is_beyond(mark, edge, lower_wins):
         axes.plot([mark.x], [edge], "v", color=colour, markersize=size, zorder=3)
-        return Label(f"{_short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
+        return Label(f"{short(mark.name)} ({mark.y:.1f})", mark.x, edge, mark.best)
     if mark.low is not None and mark.high is not None:
         ends = [mark.low, mark.high]
         axes.plot([mark.x] * 2, ends, color=colour, linewidth=1, alpha=0.45, zorder=2)
     axes.plot([mark.x], [mark.y], "o", color=colour, markersize=size, zorder=3)
-    return Label(_short(mark.name), mark.x, mark.y, mark.best)
+    return Label(short(mark.name), mark.x, mark.y, mark.best)
 
 
 def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:
@@ -228,7 +223,7 @@ def _bars(axes: Axes, models: Sequence[Model], shape: tuple[int, int]) -> None:
             va="center",
             fontsize=9,
         )
-    axes.set_yticks(range(len(models)), [_short(model["name"]) for model in models])
+    axes.set_yticks(range(len(models)), [short(model["name"]) for model in models])
     axes.set_ylim(len(models) - 0.45, -0.55)
     axes.set_xlim(0, (longest or 1.0) * 1.22)
     axes.set_xticks([])
