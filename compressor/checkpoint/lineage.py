@@ -217,7 +217,7 @@ def find_by_hash(weights: str, near: Sequence[Path]) -> Path | None:
         near: folders to start from: they themselves, what their run.json names as inputs (and
             theirs in turn), then everything beside them.
     """
-    for folder in _around(near):
+    for folder in folders_around(near):
         try:
             recorded = _recorded_hash(folder)
             if recorded in (None, weights) and weights_hash(folder) == weights:
@@ -236,7 +236,7 @@ def _recorded_hash(folder: Path) -> str | None:
     return _combined({name: f"sha256:{files.get(name, {}).get('sha256')}" for name in names})
 
 
-def _around(near: Sequence[Path]) -> Iterator[Path]:
+def folders_around(near: Sequence[Path]) -> Iterator[Path]:
     """Candidate folders, each once, the likely ones first."""
     seen: set[Path] = set()
     left = [folder.resolve() for folder in near]

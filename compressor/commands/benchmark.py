@@ -14,6 +14,7 @@ from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
+from compressor.checkpoint.training import trainings
 from compressor.commands.job import command_line, open_model, print_folder, unique_names
 from compressor.commands.judged import is_made, publish_report
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
@@ -112,6 +113,8 @@ def run(
     with locked(target):
         report = measure_all(checkpoints, dataset, measure, shapes, words, shared, stored)
         report["inputs"] = fingerprint
+        named = zip(_names(checkpoints), checkpoints, strict=True)
+        report["training"] = trainings(dict(named))
         report["gates"] = judging.check(report, gates) if gates.active() else []
         publish_report(report, target, force=shared.force, junit=measure.junit)
     return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor.checkpoint.facts import compressed_bytes, sizes, tensor_facts, weight_bits
+from compressor.checkpoint.layers import layer_rows
 from compressor.data.tasks import TASKS
 from compressor.model.devices import choose_device
 from compressor.model.tasks import task_of
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from compressor.measure.isolated import Calls
     from compressor.measure.latency import Call
     from compressor.train.evaluate import Evaluation, Forward
+
+MOST_LAYERS = 64  # rows of a model in a report; of a deeper one neighbours share a row
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,17 @@ class Candidate:
     def facts(self) -> dict[str, Any]:
         """What the report says about the model besides measurements."""
         quantized = self.checkpoint.quantization is not None
+        known = tensor_facts(self.checkpoint)
         facts: dict[str, Any] = {
             "name": self.name,
             "path": str(self.checkpoint.path),
             "runtime": self.checkpoint.runtime,
             "device": self.device,
-            "size": {**sizes(self.checkpoint), "zstd": compressed_bytes(self.checkpoint)},
+            "size": {
+                **sizes(self.checkpoint, known),
+                "zstd": compressed_bytes(self.checkpoint),
+            },
+            "layers": layer_rows(known, MOST_LAYERS),
             "steps": self.checkpoint.steps,
         }
         if quantized and self.checkpoint.runtime == "torch":

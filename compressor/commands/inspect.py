@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,6 +29,7 @@ def run(
     """
     from compressor.checkpoint.facts import sizes, tensor_facts
     from compressor.checkpoint.folder import open_checkpoint
+    from compressor.checkpoint.layers import layer_rows, sparsity
     from compressor.checkpoint.source import resolve_model
     from compressor.commands.job import path_from_stdin
 
@@ -50,7 +50,7 @@ def run(
                 "name": tensor.name,
                 "shape": list(tensor.shape),
                 "bits": tensor.bits,
-                "sparsity": _sparsity(tensor.nonzero, tensor.numel),
+                "sparsity": sparsity(tensor.nonzero, tensor.numel),
             }
             for tensor in facts
         ]
@@ -89,37 +89,6 @@ def _shape(checkpoint: Checkpoint) -> dict[str, int]:
         name: next((config[k] for k in ks if config.get(k)), None) for name, ks in keys.items()
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _sparsity(nonzero: int, numel: int) -> float:
-    return round(1 - nonzero / numel, 6) if numel else 0.0
-
-
-def layer_rows(facts: list[TensorFacts]) -> list[dict[str, Any]]:
-    """Parameters, zeros, bits and bytes of each layer and of everything outside the layers.
-
-    Zeros are counted over matrices (two dimensions or more): biases and norms are never pruned.
-    """
-    groups: dict[str, list[TensorFacts]] = defaultdict(list)
-    for tensor in facts:
-        part = "outside the layers" if tensor.layer is None else f"layer {tensor.layer}"
-        groups[part].append(tensor)
-    rows = []
-    for part, tensors in groups.items():
-        matrices = [tensor for tensor in tensors if len(tensor.shape) >= 2]
-        rows.append(
-            {
-                "part": part,
-                "parameters": sum(tensor.numel for tensor in tensors),
-                "sparsity": _sparsity(
-                    sum(tensor.nonzero for tensor in matrices),
-                    sum(tensor.numel for tensor in matrices),
-                ),
-                "bits": sorted({tensor.bits for tensor in tensors}),
-                "bytes": sum(tensor.numel * tensor.bits for tensor in tensors) // 8,
-            }
-        )
-    return rows
 
 
 def matrix_ratios(facts: list[TensorFacts], size: dict[str, int]) -> dict[str, float]:

@@ -220,6 +220,7 @@ def publish_trained(
     facts = {
         "steps": trained.steps,
         "best_step": trained.best_step,
+        "metric": trained.metric,
         "examples_per_second": round(trained.examples_per_second, 1),
         "training_seconds": round(trained.seconds, 3),
         "curve": trained.history,

@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
 # Drawn as a colour that nothing else uses, written as a CSS variable.
 INK, MUTED, RULE, ACCENT, SOFT = "#010203", "#010204", "#010205", "#010206", "#010207"
+HEAT = "#010208"  # ink stays legible on it at any strength
 _CSS = {
     INK: "var(--ink, #555)",
     MUTED: "var(--muted, #777)",
     RULE: "var(--rule, #9994)",
     ACCENT: "var(--accent, #2a7fb8)",
     SOFT: "var(--soft, #999)",
+    HEAT: "var(--heat, #57b4c9)",
 }
+
+LONGEST_NAME = 26
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in pixels
 
@@ -41,6 +45,14 @@ class Label(NamedTuple):
     x: float
     y: float
     strong: bool
+
+
+def short(name: str) -> str:
+    """A model's name as it fits beside a picture: names that are alike differ at the end."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    kept = LONGEST_NAME // 2
+    return f"{name[: kept - 1]}…{name[-kept:]}"
 
 
 @contextmanager
@@ -150,7 +162,7 @@ def _place(text: Text, taken: list[Box], frame: Box) -> None:
         text.set_horizontalalignment(place[2])
         text.set_verticalalignment(place[3])
         left, bottom, right, top = text.get_window_extent().extents
-        return left, bottom, right, top
+        return left - 3, bottom, right + 3, top  # names side by side need a space between them
 
     def cost(box: Box) -> float:
         outside = box[0] < frame[0] or box[1] < frame[1] or box[2] > frame[2] or box[3] > frame[3]

@@ -97,8 +97,7 @@ def _gains(model: Model) -> str:
         (model["speedup"], "faster", "slower"),
     ):
         if ratio is not None:
-            times = words.times_text(ratio if ratio >= 1 else 1 / ratio)
-            parts.append(f"{times} {more if ratio >= 1 else less}")
+            parts.append(" ".join(words.gain(ratio, more, less)))
     return "is " + (words.listed(parts) if parts else "neither measured smaller nor faster")
 
 

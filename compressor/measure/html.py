@@ -12,15 +12,19 @@ from typing import Any
 
 from compressor import console
 from compressor.measure import plots, words
+from compressor.measure.curves import training_plots
 from compressor.measure.findings import best_candidate
+from compressor.measure.heat_map import heat_maps
 from compressor.measure.html_scaling import scaling_section
 from compressor.measure.html_tables import (
     gates_table,
     latency_table,
+    layers_table,
     metrics_table,
     models_table,
     sizes_table,
     starts_table,
+    trainings_table,
 )
 from compressor.measure.page import command_box, facts_list, figure, findings_list, page
 from compressor.measure.report import first_shape, model_named, p50_at
@@ -47,6 +51,8 @@ def render_html(report: Mapping[str, Any]) -> str:
         metrics_table(report),
         _latencies(report),
         scaling_section(report),
+        _layers(report),
+        _trainings(report),
         _lineage(report),
         _reading(report),
         _machine(report),
@@ -80,13 +86,12 @@ def _cards(report: Mapping[str, Any]) -> str:
     shape, cards = first_shape([reference]), []
     if best["compression_ratio"]["disk"] is not None:
         change = " → ".join(console.size(m["size"]["disk"]) for m in (reference, best))
-        cards.append(
-            (words.times_text(best["compression_ratio"]["disk"]), "smaller on disk", change)
-        )
+        ratio = best["compression_ratio"]["disk"]
+        cards.append((*words.gain(ratio, "smaller on disk", "larger on disk"), change))
     if best["speedup"] is not None and shape:
         spans = [words.significant(p50_at(m, shape)) for m in (reference, best)]
         change = f"{' → '.join(spans)} ms at batch {shape[0]}, length {shape[1]}"
-        cards.append((words.times_text(best["speedup"]), "faster", change))
+        cards.append((*words.gain(best["speedup"], "faster", "slower"), change))
     if best["drop"] is not None:
         metric = best["accuracy"]["metric"]
         unit = "" if report["drop_unit"] == words.POINTS else " %"
@@ -118,7 +123,11 @@ def _pictures(report: Mapping[str, Any]) -> str:
     )
     if any(model["accuracy"] for model in report["models"]):
         note += " Vertical bars are 95 % intervals."
-    return f'<h2>Trade-offs</h2><p class="note">{note}</p><div class="plots">{figures}</div>'
+    return f'<h2>Trade-offs</h2><p class="note">{note}</p>{_side_by_side(figures)}'
+
+
+def _side_by_side(figures: str) -> str:
+    return f'<div class="plots">{figures}</div>'
 
 
 def _latencies(report: Mapping[str, Any]) -> str:
@@ -145,15 +154,43 @@ def _latencies(report: Mapping[str, Any]) -> str:
     )
 
 
+def _layers(report: Mapping[str, Any]) -> str:
+    figures = "".join(figure(*each) for each in heat_maps(report))
+    if not figures:
+        return ""
+    note = (
+        "The stronger a cell's colour, the more of it is zero, or the fewer bits a weight takes. "
+        "Outside the layers are embeddings and heads."
+    )
+    return (
+        f'<h2>Layers</h2><p class="note">{note}</p>{_side_by_side(figures)}'
+        f"<details><summary>Every number</summary>{layers_table(report)}</details>"
+    )
+
+
+def _trainings(report: Mapping[str, Any]) -> str:
+    figures = "".join(figure(*each) for each in training_plots(report))
+    if not figures:
+        return ""
+    note = (
+        "By optimizer step, as the folders of the lineage keep it. A ring marks the weights that "
+        "were kept."
+    )
+    return (
+        f'<h2>Training</h2><p class="note">{note}</p>{_side_by_side(figures)}'
+        f"<details><summary>Every run</summary>{trainings_table(report)}</details>"
+    )
+
+
 def _lineage(report: Mapping[str, Any]) -> str:
     parts = []
     for model in report["models"]:
         steps = model.get("steps") or []
         if not steps:
             continue
-        chain = " → ".join(_step_name(step) for step in steps)
+        chain = " → ".join(words.step_name(step) for step in steps)
         items = "".join(
-            f"<li>{escape(_step_name(step))}{command_box(step.get('command') or '')}</li>"
+            f"<li>{escape(words.step_name(step))}{command_box(step.get('command') or '')}</li>"
             for step in steps
         )
         parts.append(
@@ -164,10 +201,6 @@ def _lineage(report: Mapping[str, Any]) -> str:
         return ""
     note = "The steps that made each model, with the commands to make it again."
     return f'<h2>Lineage</h2><p class="note">{note}</p>{"".join(parts)}'
-
-
-def _step_name(step: Mapping[str, Any]) -> str:
-    return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))
 
 
 def _reading(report: Mapping[str, Any]) -> str:

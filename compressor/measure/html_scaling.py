@@ -8,9 +8,16 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from compressor.measure import words
-from compressor.measure.drawing import ACCENT, MUTED, new_figure, page_style, plain_scale, to_svg
+from compressor.measure.drawing import (
+    ACCENT,
+    MUTED,
+    new_figure,
+    page_style,
+    plain_scale,
+    short,
+    to_svg,
+)
 from compressor.measure.html_tables import share
-from compressor.measure.marks import short
 from compressor.measure.page import cell, figure, table
 
 if TYPE_CHECKING:

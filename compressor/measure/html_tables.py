@@ -185,6 +185,47 @@ def starts_table(report: Mapping[str, Any]) -> str:
     return f'<h3>Start and memory</h3><p class="note">{note}</p>{table(heads, rows)}'
 
 
+def layers_table(report: Mapping[str, Any]) -> str:
+    """What every layer of every model is made of."""
+    rows = [
+        [
+            cell(model["name"], head=True),
+            cell(row["part"], kind="text"),
+            cell(f"{row['parameters']:,}", exact=row["parameters"]),
+            cell(share(row["sparsity"]), exact=row["sparsity"]),
+            cell(words.significant(row["bits_per_weight"]), exact=row["bits_per_weight"]),
+            cell(console.size(row["bytes"]), exact=row["bytes"]),
+        ]
+        for model in report["models"]
+        for row in model.get("layers") or []
+    ]
+    heads = ["Model", "Part", "Parameters", "Zeros", "Bits of a weight", "Bytes"]
+    return table(heads, rows, text_columns=(1,))
+
+
+def trainings_table(report: Mapping[str, Any]) -> str:
+    """Where every training began and ended."""
+    rows = []
+    for training in report.get("training") or []:
+        losses, kept = training["loss"], training["kept_step"]
+        first, last = (losses[end]["value"] if losses else None for end in (0, -1))
+        score = next((p["value"] for p in training["scores"][::-1] if p["step"] == kept), None)
+        name = training["metric"]
+        rows.append(
+            [
+                cell(words.step_name(training), head=True),
+                cell(words.listed(training["models"]), kind="names text"),
+                cell(words.significant(first), exact=first),
+                cell(words.significant(last), exact=last),
+                cell(words.NOTHING if kept is None else str(kept), exact=kept),
+                cell(words.metric_heading(name) if name else words.NOTHING, kind="text"),
+                cell(words.metric_text(name or "", score), exact=score),
+            ]
+        )
+    heads = ["Step", "In the lineage of", "First loss", "Last loss", "Kept at", "Score", "Kept"]
+    return table(heads, rows, text_columns=(1, 5))
+
+
 def share(value: float | None) -> str:
     """0.987 as `98.7 %`; a dash for nothing."""
     return words.NOTHING if value is None else f"{100 * value:.1f} %"

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.measure.drawing import ACCENT, SOFT, Label
+from compressor.measure.drawing import ACCENT, SOFT, Label, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LONGEST_NAME = 26
 
 # An accuracy this many points below the baseline, or a perplexity this many times above it, is
 # drawn at the edge: to scale it would flatten the models that are worth comparing.
@@ -50,11 +49,6 @@ class Mark:
     hollow: bool = False
     left: float | None = None
     right: float | None = None
-
-
-def short(name: str) -> str:
-    """A name that fits into a picture."""
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def new_axes(figure: Figure) -> Axes:

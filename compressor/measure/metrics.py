@@ -23,7 +23,7 @@ CLASSIFICATION = "text-classification"
 REGRESSION = "regression"
 LANGUAGE = ("masked-lm", "causal-lm")
 
-LOWER_IS_BETTER = frozenset({"perplexity", "mse"})
+LOWER_IS_BETTER = frozenset({"perplexity", "mse", "loss"})
 
 # Counts held in memory at a time while resampling (8 bytes each).
 _CELLS_AT_ONCE = 2_000_000

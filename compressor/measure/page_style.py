@@ -6,13 +6,13 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fbfaf8; --card: #fff; --ink: #1d2024; --muted: #676d75; --rule: #e3e1dc;
-  --accent: #0b6e86; --soft: #a3a8ae; --wash: #eef5f6;
+  --accent: #0b6e86; --soft: #a3a8ae; --heat: #57b4c9; --wash: #eef5f6;
   --warn: #8a5a00; --warn-wash: #fdf4e0; --bad: #b0372b; --good: #2c7a4b;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14161a; --card: #1b1e23; --ink: #e9e7e3; --muted: #9ba2aa; --rule: #30353c;
-    --accent: #63c5dc; --soft: #737a83; --wash: #18282d;
+    --accent: #63c5dc; --soft: #737a83; --heat: #14647a; --wash: #18282d;
     --warn: #e9bd66; --warn-wash: #2b2415; --bad: #f08a7e; --good: #74c794;
   }
 }
@@ -55,7 +55,8 @@ p { margin: 0 0 12px; max-width: 92ch; }
 }
 .wide { overflow-x: auto; margin: 12px 0 0; }
 table {
-  border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums;
+  border-spacing: 0; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums;
+  line-height: 22px; /* whole pixels: the name that stays in place covers no rule */
 }
 th, td {
   padding: 8px 7px; text-align: right; white-space: nowrap;
@@ -65,7 +66,7 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th:last-child, td:last-child { padding-right: 2px; }
 thead th {
   color: var(--muted); font-weight: 500; font-size: 12.5px; vertical-align: bottom;
-  line-height: 1.3; border-bottom-color: var(--soft); white-space: normal;
+  line-height: 16px; border-bottom-color: var(--soft); white-space: normal;
 }
 tbody th {
   font-weight: 600; white-space: normal; overflow-wrap: anywhere;
@@ -73,8 +74,10 @@ tbody th {
 }
 tr.beaten td, tr.beaten th { color: var(--muted); }
 tr.beaten th { font-weight: 450; }
-td small { color: var(--muted); font-size: 12px; margin-left: 5px; }
+td small { display: block; color: var(--muted); font-size: 12px; line-height: 16px; }
 .text { text-align: left; }
+.names { white-space: normal; min-width: 24ch; }
+.wide th:first-child { position: sticky; left: 0; background: var(--paper); }
 .tag {
   font-size: 11px; font-weight: 500; color: var(--muted); border: 1px solid var(--rule);
   border-radius: 20px; padding: 1px 8px; margin-left: 6px;
@@ -88,8 +91,9 @@ td small { color: var(--muted); font-size: 12px; margin-left: 5px; }
 }
 figure { margin: 12px 0 0; overflow-x: auto; }
 figure svg { display: block; width: 100%; min-width: 420px; height: auto; overflow: visible; }
-figure.bars svg { min-width: 680px; }
+figure.bars svg { min-width: 860px; }
 .plots figure { max-width: 640px; }
+.plots figure.bars { max-width: none; grid-column: 1 / -1; }
 figcaption { color: var(--muted); font-size: 13.5px; margin-top: 6px; max-width: 76ch; }
 details { border-bottom: 1px solid var(--rule); padding: 10px 0; }
 summary { cursor: pointer; overflow-wrap: anywhere; font-size: 15px; }
@@ -128,7 +132,7 @@ dl.facts dd { margin: 0; overflow-wrap: anywhere; }
   :root {
     color-scheme: light;
     --paper: #fff; --card: #fff; --ink: #111; --muted: #555; --rule: #ccc;
-    --accent: #0b6e86; --soft: #999; --warn: #8a5a00; --warn-wash: #fff;
+    --accent: #0b6e86; --soft: #999; --heat: #57b4c9; --warn: #8a5a00; --warn-wash: #fff;
   }
   @page { margin: 14mm; }
   body { font-size: 11pt; }

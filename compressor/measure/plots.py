@@ -15,6 +15,7 @@ from compressor.measure.drawing import (
     new_figure,
     page_style,
     plain_scale,
+    short,
     to_svg,
     write_names,
 )
@@ -27,7 +28,6 @@ from compressor.measure.marks import (
     front_of,
     is_beyond,
     new_axes,
-    short,
 )
 from compressor.measure.metrics import LOWER_IS_BETTER
 from compressor.measure.report import first_shape, model_named, p50_at

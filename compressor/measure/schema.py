@@ -1,7 +1,8 @@
 """The shapes of `report.json` and `compare.json`, checked when one is made and when one is read.
 
 A specification is a type, a set of allowed words, `[item]` for a list, a dict of required keys
-(more keys are welcome), or `(specification, None)` where null is allowed.
+(more keys are welcome; one that ends in "?" may be absent), or `(specification, None)` where null
+is allowed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,30 @@ SIZES = {
     "matrices_index": "with 16-bit positions",
 }
 
+# A layer, several neighbouring ones of a deep model, or everything outside them.
+_LAYER = {
+    "part": str,
+    "layers": ([int], None),  # numbers of the first and the last
+    "parameters": int,
+    "sparsity": float,  # share of zeros in the matrices, 0 to 1
+    "bits": [int],  # every width that occurs, biases included
+    "bits_per_weight": _NUMBER_OR_NULL,  # mean over the matrices
+    "bytes": int,
+}
+
+_POINT = {"step": int, "value": float}
+
+# A training that models descend from, by what its folder kept of it.
+_TRAINING = {
+    "verb": str,
+    "method": str,
+    "models": [str],  # whose lineage it stands in
+    "loss": [_POINT],  # of training batches
+    "metric": (str, None),  # what weights were chosen by
+    "scores": [_POINT],  # that metric on validation rows
+    "kept_step": (int, None),  # where the weights that were kept were reached
+}
+
 _MODEL = {
     "name": str,
     "path": str,
@@ -74,6 +99,7 @@ _MODEL = {
     "drop": _NUMBER_OR_NULL,
     "compression_to_accuracy": _NUMBER_OR_NULL,
     "pareto": bool,
+    "layers?": [_LAYER],
 }
 
 _REPORT = {
@@ -88,6 +114,7 @@ _REPORT = {
     "summary": str,
     "findings": [str],
     "models": [_MODEL],
+    "training?": [_TRAINING],
     "gates": [
         {"gate": str, "model": str, "limit": float, "value": _NUMBER_OR_NULL, "passed": bool}
     ],
@@ -215,10 +242,7 @@ def _check(value: Any, expected: Any, key: str, where: str) -> None:
     elif isinstance(expected, dict):
         if not isinstance(value, dict):
             raise _wrong(value, "an object", key, where)
-        for name, part in expected.items():
-            if name not in value:
-                raise InputError(f"{key + '.' if key else ''}{name} is missing", where=where)
-            _check(value[name], part, f"{key}.{name}" if key else name, where)
+        _check_keys(value, expected, key, where)
     elif isinstance(expected, list):
         if not isinstance(value, list):
             raise _wrong(value, "a list", key, where)
@@ -229,6 +253,16 @@ def _check(value: Any, expected: Any, key: str, where: str) -> None:
             raise _wrong(value, " or ".join(sorted(expected)), key, where)
     elif not _is_a(value, expected):
         raise _wrong(value, _TYPE_NAMES[expected], key, where)
+
+
+def _check_keys(value: dict[str, Any], expected: dict[str, Any], key: str, where: str) -> None:
+    for wanted, part in expected.items():
+        name = wanted.removesuffix("?")
+        place = f"{key}.{name}" if key else name
+        if name in value:
+            _check(value[name], part, place, where)
+        elif name == wanted:
+            raise InputError(f"{place} is missing", where=where)
 
 
 def _is_a(value: Any, kind: type) -> bool:

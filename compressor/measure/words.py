@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from compressor.measure.metrics import LOWER_IS_BETTER
 
 NOTHING = "\u2013"  # an en dash
@@ -81,6 +84,11 @@ def times_interval_text(low: float | None, high: float | None) -> str:
     return f"{times_text(low)[:-1]} to {times_text(high)[:-1]}"
 
 
+def gain(ratio: float, more: str, less: str) -> tuple[str, str]:
+    """A ratio and its word; one below 1 is turned over: 0.5 is `2.00x` and `less`."""
+    return (times_text(ratio), more) if ratio >= 1 else (times_text(1 / ratio), less)
+
+
 def significant(value: float | None) -> str:
     """Three significant digits: `0.412`, `4.12`, `41.2`, `412`."""
     if value is None:
@@ -89,6 +97,11 @@ def significant(value: float | None) -> str:
         return f"{value:.0f}"
     decimals = 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
     return f"{value:.{decimals}f}"
+
+
+def step_name(step: Mapping[str, Any]) -> str:
+    """A step of a lineage: `distill soft_labels`."""
+    return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))
 
 
 def listed(names: list[str]) -> str:

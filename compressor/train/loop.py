@@ -126,11 +126,11 @@ class _Loop:
             while self.position.step < self.total:
                 parts = self._step(self.position.step)
                 self.position.step += 1
+                self.position.log(parts, self.total)
                 shown = {name: f"{value:.4f}" for name, value in parts.items()}
                 progress.advance(**shown, **self.judge.shown(self.position.best))
                 before = time.monotonic()
                 if self._due(self.options.eval_steps or self.steps_per_epoch):
-                    self.position.history.append({"step": self.position.step, **parts})
                     self.position.evaluated = False
                     self._evaluate()
                 evaluating += time.monotonic() - before

@@ -75,7 +75,7 @@ class Trained:
         metric: the one that the best weights were chosen by.
         best_step: optimizer steps after which the kept weights were reached.
         steps: optimizer steps of the whole run.
-        history: entries with `step`, and `loss` and its parts, or metrics.
+        history: entries with `step`, and mean losses and `gradient_norm`, or metrics.
         examples_per_second: training rows a second, evaluation excluded.
         seconds: wall time of this call.
         facts: what modifiers say about the result.
@@ -85,7 +85,7 @@ class Trained:
     metric: str
     best_step: int
     steps: int
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     examples_per_second: float
     seconds: float
     facts: dict[str, Any]

@@ -8,6 +8,7 @@ only on seed and step, so no generator state is kept.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, "torch.Tensor"]
 
+LOSSES_KEPT = 200  # entries of a run's history, evaluations aside
+
 
 @dataclass
 class Position:
@@ -34,13 +37,33 @@ class Position:
         step: optimizer steps done.
         evaluated: False when the evaluation due after `step` was interrupted.
         best: metrics of the best evaluation so far, with its `step`; empty before the first.
-        history: one entry per evaluation or log point.
+        history: entries with `step` and the mean losses since the last such entry (None where none
+            was finite), or the metrics of an evaluation.
+        sums: of each loss since the last entry of `history`: the sum, and how many were added.
     """
 
     step: int = 0
     evaluated: bool = True
     best: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: dict[str, tuple[float, int]] = field(default_factory=dict)
+
+    def log(self, parts: dict[str, float], total: int) -> None:
+        """Add the losses of the step just done; of a long run many steps share an entry.
+
+        Args:
+            parts: the loss, its parts, and the norm of the gradient, which fp16 lets be infinite.
+            total: optimizer steps of the whole run.
+        """
+        for name, value in parts.items():
+            before, count = self.sums.get(name, (0.0, 0))
+            finite = math.isfinite(value)
+            self.sums[name] = (before + value, count + 1) if finite else (before, count)
+        if self.step % math.ceil(total / LOSSES_KEPT) and self.step < total:
+            return
+        means = {n: added / count if count else None for n, (added, count) in self.sums.items()}
+        self.history.append({"step": self.step, **means})
+        self.sums = {}
 
 
 class StateFolder:

@@ -52,6 +52,13 @@ def test_the_baseline_is_found_through_the_lineage_and_the_schema_holds(here, tm
     ratio, kept = onnx["compression_ratio"]["disk"], onnx["retention"]
     assert onnx["compression_to_accuracy"] == pytest.approx(ratio * kept)
     assert teacher["accuracy"]["low"] <= teacher["accuracy"]["value"] <= teacher["accuracy"]["high"]
+    assert [row["part"] for row in onnx["layers"]] == [row["part"] for row in teacher["layers"]]
+    assert {row["bits_per_weight"] for row in onnx["layers"][1:]} == {8}
+    (trained,) = report["training"]
+    assert (trained["verb"], trained["models"]) == ("finetune", ["teacher", "onnx"])
+    assert trained["loss"][-1]["step"] == 120
+    assert trained["metric"] == "accuracy"
+    assert trained["kept_step"] in [point["step"] for point in trained["scores"]]
     page = (tmp_path / "report" / "report.html").read_text()
     assert "onnx" in page
     assert "http://" not in page.replace("http://www.w3.org", "")

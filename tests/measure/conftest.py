@@ -12,9 +12,11 @@ from measure.invented import (
     four_models,
     four_reported,
     latency,
+    layers,
     measured,
     size,
     step,
+    training,
 )
 
 
@@ -50,6 +52,8 @@ def make():
         accuracy = staticmethod(accuracy)
         latency = staticmethod(latency)
         size = staticmethod(size)
+        layers = staticmethod(layers)
+        training = staticmethod(training)
         step = staticmethod(step)
 
     return Make

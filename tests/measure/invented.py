@@ -80,6 +80,36 @@ def measured(name: str, disk: int, p50: float, value: float | None = None, **mor
     }
 
 
+def layers(depth: int, sparsity: float, bits: float) -> list[dict]:
+    """A row for each layer, with zeros, and one for the rest, without."""
+    places = [None, *([index, index] for index in range(depth))]
+    return [
+        {
+            "part": "outside the layers" if place is None else f"layer {place[0]}",
+            "layers": place,
+            "parameters": 7_000_000,
+            "sparsity": sparsity if place else 0.0,
+            "bits": [int(bits), 32],
+            "bits_per_weight": bits if place else 32.0,
+            "bytes": 7_000_000 * int(bits) // 8,
+        }
+        for place in places
+    ]
+
+
+def training(verb: str, method: str, models: list[str], metric: str = "accuracy") -> dict:
+    """A run of 40 steps with four evaluations, of which the third is kept."""
+    return {
+        "verb": verb,
+        "method": method,
+        "models": models,
+        "loss": [{"step": step, "value": 1 / step} for step in range(1, 41)],
+        "metric": metric,
+        "scores": [{"step": step, "value": 0.8 + step / 400} for step in (10, 20, 30, 40)],
+        "kept_step": 30,
+    }
+
+
 def four_models() -> list[dict]:
     tuned, distilled = step("finetune"), step("distill", "soft_labels")
     return [
@@ -99,7 +129,17 @@ def four_models() -> list[dict]:
 
 def four_reported() -> dict:
     task = {"name": "text-classification", "data": "sst2", "split": "validation"}
-    return build_report(MACHINE, task, "teacher", four_models(), "compressor benchmark a b", 0)
+    models = four_models()
+    for model, (depth, sparsity, bits) in zip(
+        models, ((6, 0.0, 32.0), (3, 0.0, 32.0), (3, 0.0, 8.0), (6, 0.9, 32.0)), strict=True
+    ):
+        model["layers"] = layers(depth, sparsity, bits)
+    report = build_report(MACHINE, task, "teacher", models, "compressor benchmark a b", 0)
+    report["training"] = [
+        training("finetune", "task", [model["name"] for model in models]),
+        training("distill", "soft_labels", ["student", "student-int8"], "loss"),
+    ]
+    return report
 
 
 def stored(models: list[dict] | None = None, **changes) -> dict:

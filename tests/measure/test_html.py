@@ -53,10 +53,10 @@ def page(rendered):
 
 def test_every_tag_is_closed_and_every_part_is_there(page):
     assert page.open == []
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 7
     for heading in (
-        "Gates", "Models", "Trade-offs", "Size", "Latency", "Lineage", "What the numbers mean",
-        "Machine", "Make this report again",
+        "Gates", "Models", "Trade-offs", "Size", "Latency", "Layers", "Training", "Lineage",
+        "What the numbers mean", "Machine", "Make this report again",
     ):  # fmt: skip
         assert heading in page.text
 
@@ -81,8 +81,13 @@ def test_cells_hold_the_numbers_of_the_report(rendered, page):
             model["accuracy"]["value"], model["drop"], model["retention"], model["speedup"],
             model["compression_to_accuracy"], model["size"]["disk"], model["size"]["nonzero"],
             model["compression_ratio"]["disk"], *(row["p95_ms"] for row in model["latency"]),
+            *(row["sparsity"] for row in model["layers"]),
+            *(row["bits_per_weight"] for row in model["layers"]),
         ]  # fmt: skip
         assert set(exact) <= set(page.exact)
+    for training in report["training"]:
+        losses = training["loss"]
+        assert {losses[0]["value"], losses[-1]["value"], 30, 0.875} <= set(page.exact)
     assert report["summary"] in page.text
     assert all(sentence in page.text for sentence in report["findings"])
     assert "1 of 2 failed" in page.text
@@ -96,19 +101,31 @@ def test_tokenisation_stands_beside_the_latency(machine, make, page):
     assert "Tokenisation is not included: 0.125 ms a row." in text
 
 
+def test_a_best_candidate_that_is_slower_says_so(machine, make):
+    models = [make.measured("a", 90_000_000, 4.0, 0.9), make.measured("b", 9_000_000, 8.0, 0.9)]
+    task = {"name": "text-classification"}
+    text = Page(render_html(build_report(machine, task, "a", models, "", 0))).text
+    assert "10.0x smaller on disk" in text
+    assert "2.00x slower" in text
+    assert "0.50x faster" not in text
+
+
 def test_lineage_is_a_chain_with_commands(page):
     assert "finetune → distill soft_labels → quantize dynamic" in page.text
     assert "compressor distill m" in page.text
 
 
-def test_names_cannot_become_markup(machine, models):
+def test_names_cannot_become_markup(machine, models, make):
     evil = '</script><script>alert(1)</script><img src="//x">'
     models[1]["name"] = evil
     models[1]["path"] = '" onmouseover="alert(1)'
     models[1]["steps"] = [{"verb": evil, "method": evil, "command": evil}]
     task = {"name": evil, "data": evil, "split": evil, "labels": [evil, evil]}
     machine = {**machine, "cpu": evil, "versions": {evil: evil}}
+    models[1]["layers"] = make.layers(2, 0.5, 8.0)
+    models[1]["layers"][1]["part"] = evil
     report = build_report(machine, task, "teacher", models, evil, 0)
+    report["training"] = [make.training(evil, evil, [evil, "teacher"], evil)]
     text = render_html(report)
     page = Page(text)
     assert page.open == []
@@ -127,7 +144,7 @@ def test_a_report_of_latency_and_size_alone(machine, make):
     page = Page(render_html(build_report(machine, None, "a", models, "compressor benchmark", 0)))
     assert "Retention" not in page.text
     assert "Gates" not in page.text
-    assert "Lineage" not in page.text
+    assert not {"Lineage", "Layers", "Training"} & set(page.text.split())
     assert page.tags.count("svg") == 2
 
 

@@ -27,6 +27,13 @@ def test_a_built_report_is_valid(report):
         (("models", 0, "speedup"), float("inf"), r"speedup: expected a number"),
         (("models",), {}, "models: expected a list"),
         (("machine",), None, "machine: expected an object"),
+        (("models", 1, "layers", 0, "sparsity"), "0", r"layers\[0\].sparsity: expected a number"),
+        (("models", 1, "layers"), None, r"models\[1\].layers: expected a list"),
+        (
+            ("training", 0, "loss", 2, "step"),
+            1.5,
+            r"training\[0\].loss\[2\].step: expected a whole",
+        ),
         (("findings",), [3], r"findings\[0\]: expected text"),
         (("schema",), 2, "schema 2, expected 1"),
         (("baseline",), "nobody", "'nobody' is not among the models"),
@@ -53,6 +60,14 @@ def test_a_missing_key_is_named(report, key):
 def test_a_missing_key_inside_a_model_is_named_by_its_place(report):
     del report["models"][2]["size"]["weights"]
     with pytest.raises(InputError, match=r"models\[2\].size.weights is missing"):
+        validate_report(report)
+
+
+def test_layers_and_trainings_may_be_absent_and_are_whole_where_they_are_not(report):
+    del report["models"][0]["layers"], report["training"]
+    validate_report(report)
+    del report["models"][1]["layers"][3]["bits_per_weight"]
+    with pytest.raises(InputError, match=r"models\[1\].layers\[3\].bits_per_weight is missing"):
         validate_report(report)
 
 

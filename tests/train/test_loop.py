@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from compressor.train.feed import Feed
 from compressor.train.loop import train
 from compressor.train.options import TrainingOptions
 from compressor.train.run import Run
-from compressor.train.state import StateFolder
+from compressor.train.state import LOSSES_KEPT, Position, StateFolder
 
 OPTIONS = TrainingOptions(epochs=2, learning_rate=5e-3, batch_size=16, save_steps=3)
 
@@ -154,6 +155,7 @@ def test_stopped_by_a_signal_and_resumed_it_ends_in_the_same_bytes(
     assert same(weights(whole), weights(resumed))
     assert found.metrics == wanted.metrics
     assert found.best_step == wanted.best_step
+    assert found.history == wanted.history
 
 
 def test_a_signal_during_evaluation_repeats_the_evaluation(feeds, tmp_path, monkeypatch):
@@ -177,7 +179,33 @@ def test_a_signal_during_evaluation_repeats_the_evaluation(feeds, tmp_path, monk
     resumed = make_run(feeds, tmp_path / "cut", replace(OPTIONS, resume=True))
     found = train(resumed)
     assert same(weights(whole), weights(resumed))
-    assert [entry["step"] for entry in found.history] == [e["step"] for e in wanted.history]
+    assert found.history == wanted.history
+
+
+def history(total):
+    """What is kept of losses that rise from 1 by 1, and of a gradient that overflows at first."""
+    position = Position()
+    for step in range(1, total + 1):
+        position.step = step
+        position.log({"loss": float(step), "gradient_norm": inf if step == 1 else 1.0}, total)
+    assert position.sums == {}
+    return position.history
+
+
+def test_a_short_run_keeps_the_loss_of_every_step():
+    first, second = (
+        {"step": 1, "loss": 1, "gradient_norm": None},
+        {"step": 2, "loss": 2, "gradient_norm": 1},
+    )
+    assert history(2) == [first, second]
+    assert len(history(LOSSES_KEPT)) == LOSSES_KEPT
+
+
+def test_a_long_run_keeps_means():
+    kept = history(2 * LOSSES_KEPT + 1)
+    assert kept[0] == {"step": 3, "loss": 2, "gradient_norm": 1}
+    assert kept[-1] == {"step": 401, "loss": 400.5, "gradient_norm": 1}
+    assert len(kept) == 134
 
 
 def test_states_survive_a_crash_because_only_whole_ones_count(feeds, tmp_path):
