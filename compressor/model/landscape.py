@@ -1,0 +1,231 @@
+"""The loss around a model's weights: slices of its surface, and numbers for how sharp it is.
+
+H. Li, Z. Xu, G. Taylor, C. Studer, T. Goldstein: Visualizing the Loss Landscape of Neural Nets,
+2018, arXiv 1712.09913. A random direction d is made comparable between models by giving each filter
+of it the size of the model's own:
+
+    d_j <- d_j ||w_j|| / (||d_j|| + 1e-10)        j a row of a matrix; 0 for biases and norms
+
+and the loss is drawn at w + a d, or at w + a d + b e. In numbers, with g the gradient at w:
+
+    worst      L(w + rho g / ||g||) - L(w), and the same with T = |w|: rho T^2 g / ||T g||
+    average    mean over normalised directions u of L(w + gamma u) - L(w)
+    curvature  the largest eigenvalue of the Hessian by size (power iteration), and its trace,
+               the mean of z^T H z over z = +-1 (Hutchinson)
+
+`adaptive` figures do not change when a network's scale moves from one layer to the next; compare
+different models by those. Zeros of sparse matrices stay zeros: the landscape is that of the sparse
+model. Weights are put back from a copy after each look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Loss = Callable[[], torch.Tensor]
+    Direction = dict[str, torch.Tensor]
+
+TINY = 1e-10
+SPARSE = 0.01  # share of zeros from which a matrix's zeros are held
+
+
+def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """All parameters by name, shared ones once."""
+    return dict(model.named_parameters())
+
+
+def _held(weight: torch.Tensor) -> torch.Tensor | None:
+    """Where a sparse matrix may move; None where it may move anywhere."""
+    living = weight != 0
+    return living if living.float().mean() < 1 - SPARSE else None
+
+
+def normalised(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """The direction with each row as long as the weight's; zero for a vector.
+
+    Args:
+        weight: [rows, ...], or a vector.
+        direction: of the same shape.
+    """
+    import torch
+
+    if weight.dim() < 2:
+        return torch.zeros_like(weight)
+    sizes = weight.flatten(1).norm(dim=1)  # [rows]
+    own = direction.flatten(1).norm(dim=1) + TINY
+    return direction * (sizes / own).view(-1, *[1] * (weight.dim() - 1))
+
+
+def random_direction(model: nn.Module, seed: int) -> Direction:
+    """A Gaussian direction, filter by filter as long as the model's weights."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, parameter in weights_of(model).items():
+        weight = parameter.detach()
+        direction = torch.randn(weight.shape, generator=draw).to(weight)
+        living = _held(weight) if weight.dim() > 1 else None
+        made[name] = normalised(weight, direction if living is None else direction * living)
+    return made
+
+
+@contextmanager
+def displaced(model: nn.Module) -> Iterator[Callable[[Sequence[tuple[float, Direction]]], None]]:
+    """Move the weights away from where they are, as often as wanted; they come back to the bit.
+
+    Yields:
+        A function that sets them to w + the sum of amount times direction.
+    """
+    import torch
+
+    weights = weights_of(model)
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+
+    def move(steps: Sequence[tuple[float, Direction]]) -> None:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])
+                for amount, direction in steps:
+                    weight.add_(direction[name], alpha=amount)
+
+    try:
+        yield move
+    finally:
+        move(())
+
+
+def line(
+    model: nn.Module, loss: Loss, direction: Direction, places: Sequence[float]
+) -> list[float]:
+    """The loss at w + a d for every a of `places`."""
+    import torch
+
+    found = []
+    with displaced(model) as move, torch.no_grad():
+        for place in places:
+            move([(place, direction)])
+            found.append(float(loss()))
+    return found
+
+
+def surface(
+    model: nn.Module, loss: Loss, directions: tuple[Direction, Direction], places: Sequence[float]
+) -> Iterator[list[float]]:
+    """The loss at w + a d + b e: a list over `places` of a for every b, one after the other."""
+    import torch
+
+    first, second = directions
+    with displaced(model) as move, torch.no_grad():
+        for up in places:
+            row = []
+            for across in places:
+                move([(across, first), (up, second)])
+                row.append(float(loss()))
+            yield row
+
+
+def _gradient(model: nn.Module, loss: Loss, *, graph: bool = False) -> list[torch.Tensor]:
+    import torch
+
+    parameters = list(weights_of(model).values())
+    found = torch.autograd.grad(loss(), parameters, create_graph=graph, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+
+def worst_loss(model: nn.Module, loss: Loss, rho: float, *, adaptive: bool) -> float:
+    """How much worse the loss is one step of length `rho` along the gradient."""
+    import torch
+
+    weights = weights_of(model)
+    gradients = _gradient(model, loss)
+    scales = [w.detach().abs() if adaptive else torch.ones_like(w) for w in weights.values()]
+    held = [_held(w.detach()) if w.dim() > 1 else None for w in weights.values()]
+    steps = [s * g for s, g in zip(scales, gradients, strict=True)]
+    steps = [e if keep is None else e * keep for e, keep in zip(steps, held, strict=True)]
+    norm = torch.stack([step.norm() for step in steps]).norm() + TINY
+    direction = {
+        name: scale * step / norm for name, scale, step in zip(weights, scales, steps, strict=True)
+    }
+    here, there = line(model, loss, direction, [0.0, rho])
+    return there - here
+
+
+def average_loss(model: nn.Module, loss: Loss, gamma: float, seeds: Sequence[int]) -> float:
+    """How much worse the loss is, in the mean over normalised directions of length `gamma`."""
+    rises = []
+    for seed in seeds:
+        here, there = line(model, loss, random_direction(model, seed), [0.0, gamma])
+        rises.append(there - here)
+    return sum(rises) / len(rises)
+
+
+def _hessian_times(
+    model: nn.Module, loss: Loss, vector: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    import torch
+
+    gradients = _gradient(model, loss, graph=True)
+    product = sum((g * v).sum() for g, v in zip(gradients, vector, strict=True))
+    parameters = list(weights_of(model).values())
+    found = torch.autograd.grad(product, parameters, allow_unused=True)
+    return [
+        torch.zeros_like(p) if h is None else h.detach()
+        for p, h in zip(parameters, found, strict=True)
+    ]
+
+
+def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -> float:
+    """The eigenvalue of the Hessian that is largest by size; it may be below zero at a saddle.
+
+    Args:
+        model: with attention whose second derivative exists ("eager").
+        loss: of all rows at once.
+        steps: of the power iteration.
+        seed: of its beginning.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    vector = [torch.randn(p.shape, generator=draw).to(p) for p in weights_of(model).values()]
+    found = 0.0
+    for _ in range(steps):
+        norm = torch.stack([v.norm() for v in vector]).norm() + TINY
+        vector = [v / norm for v in vector]
+        product = _hessian_times(model, loss, vector)
+        found = float(sum((h * v).sum() for h, v in zip(product, vector, strict=True)))
+        vector = product
+    return found
+
+
+def trace(model: nn.Module, loss: Loss, seeds: Sequence[int]) -> float:
+    """The trace of the Hessian: the mean of z^T H z over random signs z."""
+    import torch
+
+    sums = []
+    for seed in seeds:
+        draw = torch.Generator().manual_seed(seed)
+        signs = [
+            (torch.randint(0, 2, p.shape, generator=draw) * 2 - 1).to(p)
+            for p in weights_of(model).values()
+        ]
+        product = _hessian_times(model, loss, signs)
+        sums.append(float(sum((h * z).sum() for h, z in zip(product, signs, strict=True))))
+    return sum(sums) / len(sums)
+
+
+def difference(model: nn.Module, other: Mapping[str, torch.Tensor]) -> Direction | None:
+    """The direction that leads to another model's weights; None where their shapes differ."""
+    weights = weights_of(model)
+    same = set(weights) == set(other) and all(
+        weight.shape == other[name].shape for name, weight in weights.items()
+    )
+    if not same:
+        return None
+    return {name: other[name].to(weight) - weight.detach() for name, weight in weights.items()}
