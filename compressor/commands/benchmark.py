@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +16,8 @@ from compressor.checkpoint.store import check_target, locked
 from compressor.checkpoint.training import trainings
 from compressor.commands.job import command_line, open_model, print_folder, unique_names
 from compressor.commands.judged import is_made, publish_report
+from compressor.commands.landscape import landscapes, refuse_flat
+from compressor.commands.measure_options import MeasureOptions
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
@@ -24,44 +25,12 @@ from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.splits import split_for_evaluation
 from compressor.errors import InputError, UsageError
 from compressor.measure import gates as judging
-from compressor.methods.contract import option
 from compressor.model.tasks import labels_of, task_of
 
 if TYPE_CHECKING:
     from compressor.commands.candidates import Candidate
 
 TOKENISED_ROWS = 200
-
-
-@dataclass(frozen=True)
-class MeasureOptions:
-    """What is measured, and the limits that fail the job."""
-
-    split: str = option(
-        "",
-        "rows to score on; validation, or test if there is none",
-        choices=("", "validation", "test", "train"),
-    )
-    shapes: str = option("1x32,1x128,8x64", "batch x length of the latency calls")
-    rounds: int = option(30, "turns of each model at each shape", low=3)
-    scaling: bool = option(
-        False,
-        "measure how latency grows with batch and length, and how near it comes to plain matrix "
-        "products of the same shapes",
-    )
-    threads: int = option(0, "threads of each model; 0 for all cores allowed", low=0)
-    max_length: int = option(128, "longest scored input in tokens", low=4)
-    disagreements: str = option(
-        "", "file to write the rows to whose class differs from the baseline's, as jsonl"
-    )
-    junit: str = option("", "file to write the gates' judgements to, as JUnit XML")
-    max_drop: float | None = option(None, "gate: most points that may be lost")
-    min_retention: float | None = option(None, "gate: smallest metric / baseline metric")
-    min_speedup: float | None = option(None, "gate: smallest speed-up, geometric mean of shapes")
-    min_compression: float | None = option(
-        None, "gate: smallest baseline bytes / own bytes on disk"
-    )
-    max_latency_ms: float | None = option(None, "gate: longest median at the first shape")
 
 
 def run(
@@ -98,6 +67,7 @@ def run(
     if stored:
         refuse_other_rows(stored, dataset, split, measure.max_length)
     _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit, stored)
+    refuse_flat(measure, dataset)
     if measure.disagreements:
         refuse_disagreements(Path(measure.disagreements), dataset, stored is not None)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
@@ -234,6 +204,10 @@ def measure_all(
         add_scores(facts, answers, dataset, shared.seed, paired=stored is None)
         if measure.disagreements:
             write_disagreements(Path(measure.disagreements), dataset, split, list(named), answers)
+        if measure.landscape:
+            drawn = landscapes(named, dataset, split, measure, shared.device, shared.seed)
+            for entry in facts:
+                entry["landscape"] = drawn.get(entry["name"])
     times = time_candidates(
         timed, shapes, rounds=measure.rounds, threads=threads, scaling=measure.scaling
     )

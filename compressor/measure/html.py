@@ -15,6 +15,7 @@ from compressor.measure import plots, words
 from compressor.measure.curves import training_plots
 from compressor.measure.findings import best_candidate
 from compressor.measure.heat_map import heat_maps
+from compressor.measure.html_landscape import landscape_section
 from compressor.measure.html_scaling import scaling_section
 from compressor.measure.html_tables import (
     gates_table,
@@ -51,6 +52,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         metrics_table(report),
         _latencies(report),
         scaling_section(report),
+        landscape_section(report),
         _layers(report),
         _trainings(report),
         _lineage(report),

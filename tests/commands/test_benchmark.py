@@ -248,6 +248,34 @@ def test_growth_is_measured_beside_the_matrix_products(here, tmp_path):
     assert "<h2>Growth</h2>" in (tmp_path / "report/report.html").read_text()
 
 
+def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path, capsys):
+    tiny.checkpoint(tmp_path / "random", num_hidden_layers=4)
+    words = [here / "teacher", "random", here / "int8", "--data", here / "data", *QUICK]
+    words += ["--baseline", here / "teacher"]
+    flags = ["--landscape", "--landscape-rows", 16, "--landscape-grid", 5]
+    assert go("benchmark", *words, *flags, "-o", "report") == 0
+    assert "integers have no smooth landscape" in capsys.readouterr().err
+    models = {m["name"]: m["landscape"] for m in report_of(tmp_path / "report")["models"]}
+    assert models["int8"] is None
+    for name in ("teacher", "random"):
+        found = models[name]
+        assert found["rows"] == 16
+        middle = found["surface"][2][2]
+        assert [line[2] for line in found["lines"]] == pytest.approx([middle] * 3, rel=1e-5)
+        assert found["adaptive_worst"] > 0
+        assert np.isfinite([found[k] for k in ("worst", "average", "eigenvalue", "trace")]).all()
+    assert models["teacher"]["between"] is None
+    way = models["random"]["between"]  # at -0.5, 0, 0.5, 1 and 1.5
+    assert way["losses"][1] == pytest.approx(models["teacher"]["surface"][2][2], rel=1e-4)
+    assert way["losses"][3] == pytest.approx(models["random"]["surface"][2][2], rel=1e-4)
+    assert "<h2>Loss landscape</h2>" in (tmp_path / "report/report.html").read_text()
+
+
+def test_a_landscape_without_rows_is_refused_at_once(here, capsys):
+    assert go("benchmark", here / "teacher", "--landscape", "-o", "report") == 2
+    assert "--data" in capsys.readouterr().err
+
+
 class TestStoredBaseline:
     """`--baseline report.json`: accuracy and size, never latency."""
 

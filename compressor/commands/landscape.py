@@ -1,0 +1,175 @@
+"""The loss landscape of float models on rows of a split, for the report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compressor import console
+from compressor.data.tasks import TASKS
+from compressor.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.checkpoint.folder import Checkpoint
+    from compressor.commands.measure_options import MeasureOptions
+    from compressor.data.dataset import Dataset
+    from compressor.model.load import Loaded
+
+DIRECTIONS = 3  # two random ones in millions of dimensions say little alone
+HESSIAN_ROWS = 64
+POWER_STEPS = 20
+BETWEEN = (-0.5, 1.5)
+
+
+def refuse_flat(measure: MeasureOptions, dataset: Dataset | None) -> None:
+    """Refuse `--landscape` where there is no loss to draw, before any work.
+
+    Raises:
+        UsageError: no rows, or a language model's.
+    """
+    if not measure.landscape:
+        return
+    if dataset is None or not dataset.task.labelled:
+        raise UsageError(
+            "--landscape draws the loss on labelled rows", hint="add --data", where="--landscape"
+        )
+
+
+def landscapes(
+    checkpoints: Mapping[str, Checkpoint],
+    dataset: Dataset,
+    split: str,
+    measure: MeasureOptions,
+    device: str,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Draw the landscape of every float model, all on the same rows with the same directions.
+
+    Returns:
+        name -> rows, places, lines (one for each direction), surface (of the first two), rho,
+        worst, adaptive_worst, average, eigenvalue, trace, seconds; for all but the first float
+        model of the same shapes also `between`: places and losses on the way from the first to it.
+    """
+    from compressor.model.landscape import weights_of
+    from compressor.model.load import load
+    from compressor.model.tasks import task_of
+
+    found: dict[str, dict[str, Any]] = {}
+    first: dict[str, torch.Tensor] = {}
+    for name, checkpoint in checkpoints.items():
+        if checkpoint.runtime != "torch" or checkpoint.quantization is not None:
+            console.note(f"{name}: integers have no smooth landscape; draw the float model's")
+            continue
+        loaded = load(checkpoint, task_of(checkpoint), attention="eager")
+        found[name] = _one(name, loaded, dataset, split, measure, device, seed, first)
+        if not first:
+            first = {key: w.detach().clone() for key, w in weights_of(loaded.model).items()}
+    return found
+
+
+def _one(
+    name: str,
+    loaded: Loaded,
+    dataset: Dataset,
+    split: str,
+    measure: MeasureOptions,
+    device: str,
+    seed: int,
+    first: Mapping[str, torch.Tensor],
+) -> dict[str, Any]:
+    from compressor.model import landscape
+    from compressor.model.devices import choose_device
+
+    started = time.monotonic()
+    model = loaded.model.to(choose_device(device)).eval()
+    batches = rows_of(loaded, dataset, split, measure)
+    loss = _mean_loss(model, batches, dataset.task.name)
+    few = _mean_loss(model, _few(batches), dataset.task.name)
+    grid = [float(p) for p in np.linspace(-1, 1, measure.landscape_grid) * measure.landscape_radius]
+    seeds = [seed + number for number in range(DIRECTIONS)]
+    ways = [landscape.random_direction(model, one) for one in seeds]
+    lines = [landscape.line(model, loss, way, grid) for way in ways]
+    drawn = []
+    with console.Progress(f"landscape of {name}", len(grid)) as progress:
+        for row in landscape.surface(model, loss, (ways[0], ways[1]), grid):
+            drawn.append(row)
+            progress.advance()
+    rho = measure.landscape_rho
+    back = landscape.difference(model, first) if first else None
+    between = None
+    if back is not None:
+        places = [float(p) for p in np.linspace(*BETWEEN, measure.landscape_grid)]
+        # `back` leads to the first model, where the way begins.
+        losses = landscape.line(model, loss, back, [1 - place for place in places])
+        between = {"places": places, "losses": losses}
+    return {
+        "rows": sum(len(batch["labels"]) for batch in batches),
+        "places": grid,
+        "lines": lines,
+        "surface": drawn,
+        "between": between,
+        "rho": rho,
+        "worst": landscape.worst_loss(model, loss, rho, adaptive=False),
+        "adaptive_worst": landscape.worst_loss(model, loss, rho, adaptive=True),
+        "average": landscape.average_loss(model, loss, measure.landscape_radius / 2, seeds),
+        "eigenvalue": landscape.largest_eigenvalue(model, few, steps=POWER_STEPS, seed=seed),
+        "trace": landscape.trace(model, few, seeds),
+        "seconds": time.monotonic() - started,
+    }
+
+
+def rows_of(
+    loaded: Loaded, dataset: Dataset, split: str, measure: MeasureOptions
+) -> list[dict[str, torch.Tensor]]:
+    """Batches of rows that are spread evenly over the split, on the model's device."""
+    from compressor.data.encode import encode
+    from compressor.model.load import longest_input
+    from compressor.train.feed import Feed
+
+    task = TASKS[dataset.task.name]
+    every = list(dataset.rows(split))
+    chosen = islice(every, 0, None, max(1, len(every) // measure.landscape_rows))
+    with TemporaryDirectory(prefix="compressor-") as scratch:
+        encoded = encode(
+            islice(chosen, measure.landscape_rows),
+            loaded.tokenizer,
+            task,
+            max_length=min(measure.max_length, longest_input(loaded)),
+            folder=Path(scratch),
+        )
+        feed = Feed(encoded, loaded.tokenizer, task, batch_size=32)
+        device = next(loaded.model.parameters()).device
+        return [
+            feed.batch(rows, device, 0, number)
+            for number, rows in enumerate(feed.plan(0, shuffle=False))
+        ]
+
+
+def _few(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
+    """The first batches, as many as a second derivative has room for."""
+    return batches[: max(1, HESSIAN_ROWS // len(batches[0]["labels"]))]
+
+
+def _mean_loss(model: Any, batches: list[dict[str, torch.Tensor]], task: str) -> Any:
+    """A function that gives the mean loss over all rows of the batches."""
+    from compressor.methods.objectives.task import task_loss
+    from compressor.model.inputs import fed
+
+    total = sum(len(batch["labels"]) for batch in batches)
+
+    def loss() -> torch.Tensor:
+        return sum(
+            task_loss(task, model(**fed(model, batch)).logits, batch["labels"])
+            * (len(batch["labels"]) / total)
+            for batch in batches
+        )
+
+    return loss
