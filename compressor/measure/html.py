@@ -102,7 +102,8 @@ def _cards(report: Mapping[str, Any]) -> str:
         title = f"{kind} of {words.metric_name(metric)}" if not unit else words.metric_name(metric)
         # A drop is positive when something was lost; a card shows the change.
         shown = -best["drop"] if not unit else best["drop"]
-        cards.append((f"{shown:+.1f}{unit}".replace("-", "\u2212"), title, " → ".join(values)))
+        text = f"{shown:+.1f}" if round(shown, 1) else "0.0"
+        cards.append((f"{text}{unit}".replace("-", "\u2212"), title, " → ".join(values)))
     if best["compression_to_accuracy"] is not None:
         value = words.times_text(best["compression_to_accuracy"])
         cards.append((value, "compression to accuracy", "disk ratio x retention"))

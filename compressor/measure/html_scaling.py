@@ -40,7 +40,7 @@ def scaling_section(report: Mapping[str, Any]) -> str:
     svg = scaling_plot(models)
     return (
         f'<h2>Growth</h2><p class="note">{escape(NOTE)}</p>'
-        f"{figure(svg, 'Milliseconds against length, one line for each batch size.')}"
+        f"{figure(svg, 'Milliseconds against length, one line for each batch size.', 'bars')}"
         f"{_prices(models)}"
     )
 
@@ -56,7 +56,7 @@ def scaling_plot(models: list[Model]) -> str:
         for key in ("p50_ms", "products_ms")
     ]
     with page_style("scaling"):
-        drawn = new_figure(4.2 * columns, 3.2 * lines)
+        drawn = new_figure(12.4, 3.6 * lines)
         grid = drawn.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for panel in grid.flat[len(models) :]:
             panel.set_axis_off()
@@ -91,7 +91,9 @@ def _panel(axes: Axes, model: Model) -> None:
             fontsize=8.5,
             color=MUTED,
         )
-    plain_scale(axes, "x", [row["length"] for row in rows])
+    ticks = sorted({row["length"] for row in rows})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_title(short(model["name"]), loc="left", fontsize=9.5)
     axes.set_xlabel("length in tokens")
     axes.set_ylabel("ms")
