@@ -234,53 +234,32 @@ def test_a_training_starts_over_with_force(here, whole):
     assert contents(here / "out") == wanted
 
 
-class Sharpness:
-    """A `step` as SAM has it: two passes, the second at weights that must not be kept."""
+class Counted:
+    """The passes of a training, and what happens before some of them."""
 
     def __init__(self):
         self.passes = 0
         self.before_pass = {}
 
-    def run(self, modifier, closure):
-        import torch
-
-        weights = [module.weight for module in modifier.modules.values()]
-        self._pass(closure)
-        kept = [weight.detach().clone() for weight in weights]
-        try:
-            with torch.no_grad():
-                for weight in weights:
-                    weight.add_(0.05 * weight.grad)
-            self._pass(closure)
-        finally:
-            with torch.no_grad():
-                for weight, value in zip(weights, kept, strict=True):
-                    weight.copy_(value)
-        with torch.no_grad():
-            for weight in weights:
-                weight.sub_(0.1 * weight.grad)
-
-    def _pass(self, closure):
-        self.passes += 1
-        self.before_pass.get(self.passes, lambda: None)()
-        closure()
-
 
 @pytest.fixture
 def sharp(inputs, tmp_path, monkeypatch):
-    from compressor.methods.modifiers import gmp
+    """SAM takes two passes a step, the second at weights that must not be kept."""
+    from compressor.train.passes import Passes
 
-    stepper = Sharpness()
+    counted, plain = Counted(), Passes.__call__
 
-    def step(modifier, closure):  # a plain function, so that it is bound as a method
-        stepper.run(modifier, closure)
+    def call(passes):
+        counted.passes += 1
+        counted.before_pass.get(counted.passes, lambda: None)()
+        return plain(passes)
 
-    monkeypatch.setattr(gmp.Modifier, "step", step, raising=False)
+    monkeypatch.setattr(Passes, "__call__", call)
     monkeypatch.chdir(linked(tmp_path / "here", inputs, "teacher", "data"))
-    return stepper
+    return counted
 
 
-SHARP = "prune teacher --data data --epochs 1 --batch-size 8".split()
+SHARP = "prune teacher --data data --epochs 1 --batch-size 8 --with sam".split()
 
 
 @pytest.mark.parametrize("stopped_pass", [7, 8])  # the first and the second of the fourth step
