@@ -13,6 +13,8 @@ Anything else that escapes is a bug of ours and exits 1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class CompressorError(Exception):
     """A failure that can be explained to the person who typed the command.
@@ -58,10 +60,25 @@ class InputError(CompressorError):
 
 
 class GateError(CompressorError):
-    """A result was made, measured and found not good enough."""
+    """A result was made, measured and found not good enough.
+
+    Attributes:
+        facts: what was measured, for the report that is left of it.
+    """
 
     exit_code = 4
     kind = "gate"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        where: str = "",
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, where=where)
+        self.facts = dict(facts or {})
 
 
 class DivergedError(CompressorError):

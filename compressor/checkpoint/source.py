@@ -9,9 +9,10 @@ from compressor import console
 from compressor.checkpoint.reading import file_names, nearest, shown, system_error
 from compressor.errors import InputError, MachineError
 
-# What a checkpoint consists of; pickles, other frameworks' weights and subfolders stay away.
+# What a checkpoint consists of; pickles, other frameworks' weights and subfolders stay away, all
+# but the settings in `1_Pooling`.
 HUB_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
-HUB_NOT = ("*/*", "*.onnx.json")
+HUB_NOT = ("[!1]*/*", "*/*.[!j]*", "*.onnx.json")
 
 
 def resolve_model(model: str) -> Path:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, Shared, as_record, parse_shapes
 from compressor.errors import GateError, InputError, UsageError
 from compressor.methods.contract import option
-from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
     import torch
 
     from compressor.model.load import Loaded
+
+LARGE_ROUNDING = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,10 @@ def _export(
     from compressor.export.tune import tuned_folder
     from compressor.model.dequantized import load_dequantized
     from compressor.model.integers import read_integers
-    from compressor.model.load import load, longest_input
+    from compressor.model.load import load_whole, longest_input
 
     quantized = checkpoint.quantization is not None
-    loaded = (load_dequantized if quantized else load)(
-        checkpoint, task_of(checkpoint), attention="eager"
-    )
+    loaded = (load_dequantized if quantized else load_whole)(checkpoint, attention="eager")
 
     def export(folder: Path, **variant: Any) -> dict[str, Any]:
         return export_folder(
@@ -111,6 +111,7 @@ def _export(
             folder,
             number_format=options.weights,
             weights=read_integers(checkpoint) if quantized else None,
+            round_inputs=loaded.task != "causal-lm",
             quantize_embeddings=options.embeddings == "int8",
             preset=None if options.cpu == "auto" else options.cpu,
             cache=options.cache and loaded.task == "causal-lm",
@@ -123,6 +124,7 @@ def _export(
         if loaded.tokenizer is not None:
             write_script(loaded, folder, longest_input(loaded))
         write_card(folder, loaded, [*checkpoint.steps, job.step(found)], found)
+        warn_of_rounding(found["parity"].get("rounding_error", 0.0))
         return found
 
     try:
@@ -130,6 +132,20 @@ def _export(
     except GateError as refusal:
         job.leave_refusal(refusal)
         raise
+
+
+def warn_of_rounding(error: float) -> None:
+    """Say so when int8 alone moves the outputs so far that the graph may be of no use.
+
+    Args:
+        error: of PyTorch with the same rounding, as a share of the largest output.
+    """
+    if error > LARGE_ROUNDING:
+        console.warn(
+            f"int8 moves the outputs by up to {error:.0%} of the largest on random inputs: score "
+            "the graph before it is used (compressor benchmark), or round weights alone "
+            "(quantize --method gptq --bits 8)"
+        )
 
 
 def one_shape(text: str) -> tuple[int, int]:

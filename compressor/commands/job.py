@@ -22,6 +22,7 @@ from compressor import console
 from compressor.checkpoint.folder import Checkpoint, open_checkpoint
 from compressor.checkpoint.lineage import RECORD, make_step, read_lineage, write_lineage
 from compressor.checkpoint.packed import pack
+from compressor.checkpoint.sentences import keep_beside
 from compressor.checkpoint.source import resolve_model
 from compressor.checkpoint.store import check_target, locked, write_json, writing
 from compressor.commands.options import Shared
@@ -213,6 +214,7 @@ class Job:
             return
         with writing(self.target, force=self.shared.force) as folder:
             metrics = {**(metrics or {}), **(write(folder) or {})}
+            keep_beside(self.origin.path, folder)
             times = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_ms")}
             if self.pack:
                 pack(folder)
@@ -226,11 +228,12 @@ class Job:
 
         Args:
             refusal: the gate's error, whose hint will name the folder.
-            facts: what the report says besides the error and the command.
+            facts: what the report says besides the error, its numbers and the command.
         """
         place = self.target.with_name(f"{self.target.name}.refused")
         if console.is_main_process():
-            report = {"command": self.command(), **refusal.as_dict(), **(facts or {})}
+            found = {**refusal.facts, **(facts or {})}
+            report = {"command": self.command(), **refusal.as_dict(), **found}
             with writing(place, force=True) as folder:
                 write_json(folder / "report.json", report)
         refusal.hint = "; ".join(filter(None, [f"the numbers are in {place}", refusal.hint]))

@@ -33,7 +33,7 @@ from compressor.errors import UsageError
 from compressor.methods.find import flag_of
 from compressor.model.devices import choose_device
 from compressor.model.rewrite import Rewriting, rewrite
-from compressor.model.tasks import labels_of, task_of
+from compressor.model.tasks import labels_of
 from compressor.train.options import TeacherOptions, TrainingOptions
 
 if TYPE_CHECKING:
@@ -127,10 +127,10 @@ def _prune_at_once(
                 lambda folder: _write_rewritten(checkpoint, rewriting, folder, dataset, length)
             )
             return
-        from compressor.model.load import load
+        from compressor.model.load import load_whole
         from compressor.model.save import save_model
 
-        loaded = load(checkpoint, task_of(checkpoint))
+        loaded = load_whole(checkpoint)
         loaded.model.to(choose_device(shared.device))
         rows = None
         if needs_data:
@@ -148,12 +148,12 @@ def _write_rewritten(
     Raises:
         InputError: the checkpoint lacks a tensor, so that a reload would invent one.
     """
-    from compressor.model.load import load
+    from compressor.model.load import load_whole
 
-    load(checkpoint, task_of(checkpoint), values=False)
+    load_whole(checkpoint, values=False)
     rewrite(checkpoint, to, folder)
     written = open_checkpoint(folder, scan_values=False)
-    loaded = load(written, task_of(written), values=dataset is not None)
+    loaded = load_whole(written, values=dataset is not None)
     metrics = validation_metrics(loaded, dataset, length) if dataset is not None else {}
     return {**to.facts(), **metrics}
 

@@ -16,7 +16,7 @@ from compressor.commands.sensitivity import Sensitivity, refuse_unjudged, withou
 from compressor.commands.slots import Methods, Slot
 from compressor.commands.training import data_of
 from compressor.model.devices import choose_device
-from compressor.model.tasks import labels_of, task_of
+from compressor.model.tasks import labels_of
 
 SLOTS = (Slot("--method", ("transforms",), "dynamic", "how to quantize"),)
 
@@ -62,10 +62,10 @@ def run(
     if not job.begin(needed_bytes=checkpoint.disk_bytes):
         return
     with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
-        from compressor.model.load import load
+        from compressor.model.load import load_whole
         from compressor.model.quantized import save_quantized
 
-        loaded = load(checkpoint, task_of(checkpoint))
+        loaded = load_whole(checkpoint)
         loaded.model.to(choose_device(shared.device))
         rows, options, facts = None, picked.options, {}
         if needs_data or looks:

@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
+from compressor.checkpoint.sentences import Pooling, read_pooling
 from compressor.checkpoint.shards import SCRIPT
+from compressor.data.tasks import TASKS
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 CARD = "README.md"
-FEATURES = "features"
+FEATURES = "feature extraction"
 _IN_A_CELL = str.maketrans({"|": "/", "`": "'", "\n": " "})
 
 
 def write_script(loaded: Loaded, folder: Path, longest: int) -> None:
-    """Write `infer.py`, which answers texts with the folder's graph; not for images.
+    """Write `infer.py`, which answers texts with the folder's graph.
+
+    There is none for pictures, for heads of other tasks, and where a checkpoint says that its
+    vectors are pooled in a way that is not known here.
 
     Args:
         loaded: the model that was exported.
@@ -28,10 +33,24 @@ def write_script(loaded: Loaded, folder: Path, longest: int) -> None:
     """
     if loaded.tokenizer is None or not (folder / "tokenizer.json").exists():
         return
-    text = files("compressor.export").joinpath("infer.py.txt").read_text(encoding="utf-8")
+    task, pooling = purpose(loaded), Pooling()
+    if task == FEATURES:
+        pooling = read_pooling(loaded.checkpoint.path)
+    if pooling is None or task not in (FEATURES, *TASKS):
+        return
+    longest = min(longest, pooling.longest or longest)
+    padding = loaded.tokenizer.pad_token or ""
     # As Python writes them: a token may hold quotes, or be meant to run as code.
-    values = (loaded.task or FEATURES, longest, loaded.tokenizer.pad_token or "")
-    (folder / SCRIPT).write_text(text.replace("@VALUES@", repr(values)[1:-1]), encoding="utf-8")
+    values = repr((task, longest, padding, pooling.mode, pooling.normalized))[1:-1]
+    text = files("compressor.export").joinpath("infer.py.txt").read_text(encoding="utf-8")
+    (folder / SCRIPT).write_text(text.replace("@VALUES@", values), encoding="utf-8")
+
+
+def purpose(loaded: Loaded) -> str:
+    """A key of `TASKS`, `FEATURES` for an encoder without a head, or the name of another model."""
+    name = type(loaded.model).__name__
+    bare = "For" not in name and not loaded.model.config.is_encoder_decoder
+    return loaded.task or (FEATURES if bare else name)
 
 
 def write_card(
@@ -45,13 +64,14 @@ def write_card(
         steps: its lineage, the export last.
         facts: what the export found.
     """
-    config, task = loaded.model.config, loaded.task or "feature extraction"
+    config, task = loaded.model.config, purpose(loaded)
     labels = ", ".join(config.id2label.values()) if loaded.task == "text-classification" else ""
+    serves = f" for {task}" if task in (FEATURES, *TASKS) else f", {task},"
     kinds = sorted(facts["weight_types"]) if "weight_types" in facts else [facts["number_format"]]
     lines = [
         f"# {loaded.checkpoint.name}",
         "",
-        f"A {config.model_type} model for {task}{f' ({labels})' if labels else ''} as an ONNX "
+        f"A {config.model_type} model{serves}{f' ({labels})' if labels else ''} as an ONNX "
         f"graph with weights in {', '.join(kinds)}.",
         "",
     ]

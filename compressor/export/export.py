@@ -37,6 +37,7 @@ def export_folder(
     *,
     number_format: NumberFormat = "int8",
     weights: Mapping[str, QuantizedLinear] | None = None,
+    round_inputs: bool = True,
     quantize_embeddings: bool = True,
     preset: Preset | None = None,
     opset: int | None = None,
@@ -55,6 +56,7 @@ def export_folder(
         number_format: "int8" has integer products and embedding tables; "fp16" is for GPUs.
         weights: the checkpoint's own integers by module name; other layers stay float. None
             rounds every matrix here.
+        round_inputs: without `weights`, see `quantize_graph`.
         quantize_embeddings: int8 embedding tables as well.
         preset: the processor that an int8 graph is made for; None for this machine.
         opset: ONNX operator set; None for the newest.
@@ -90,6 +92,7 @@ def export_folder(
                 scratch / GRAPH,
                 folder / GRAPH,
                 weights,
+                round_inputs=round_inputs,
                 quantize_embeddings=quantize_embeddings,
                 preset=preset,
             )
@@ -104,7 +107,9 @@ def export_folder(
     if not whole:
         limit, simulation = tolerance or HALF_TOLERANCE, None
         if number_format == "int8":
-            simulation = simulated_int8(model, weights, embeddings=quantize_embeddings)
+            simulation = simulated_int8(
+                model, weights, round_inputs=round_inputs, embeddings=quantize_embeddings
+            )
             limit = tolerance
         facts["parity"] = check_parity(
             model, folder, make_inputs, tolerance=limit, simulation=simulation

@@ -133,7 +133,8 @@ def check_parity(
         if tolerance is None:
             limit = max(ROUNDING_FACTOR * facts["rounding_error"], SMALLEST_ROUNDING)
     facts |= {"tolerance": limit, "shapes": [list(shape) for shape in SHAPES]}
-    if not facts["error"] <= limit:  # also when it is not a number
+    if not facts["error"] <= limit:  # also when it is not a number, which JSON does not know
+        told = {name: n if np.isfinite(n).all() else str(n) for name, n in facts.items()}
         kind = "float" if simulation is None else "int8"
         raise GateError(
             f"parity: the {kind} graph differs from PyTorch by {facts['error']:.2e} of the largest "
@@ -141,6 +142,7 @@ def check_parity(
             f"{facts['largest_difference']:.3g} and {facts['agreement']:.0%} of the rows agree",
             hint="--tolerance moves the limit" if final else "",
             where=GRAPH,
+            facts={"parity": told},
         )
     return facts
 
@@ -173,6 +175,7 @@ def check_generation(
             f"parity: the graph goes on with the tokens {found.tolist()} where PyTorch writes "
             f"{wanted.tolist()}",
             where=GRAPH,
+            facts={"generation_parity": {"found": found.tolist(), "wanted": wanted.tolist()}},
         )
     return {"tokens": int(found.size)}
 

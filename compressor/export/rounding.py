@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 HIGHEST = np.float32(127)
+MIDDLE = 128  # what turns int8 into uint8
 
 
 def quantize_rows(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

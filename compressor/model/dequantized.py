@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from compressor.model.load import load
+from compressor.model.load import load_whole
 from compressor.model.quantized import quantized_modules
 
 if TYPE_CHECKING:
@@ -37,16 +37,13 @@ def dequantize(model: PreTrainedModel) -> None:
         model.config.__dict__.pop(key, None)
 
 
-def load_dequantized(
-    checkpoint: Checkpoint, task: str | None, *, attention: str = "sdpa"
-) -> Loaded:
+def load_dequantized(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Loaded:
     """Load an int8 checkpoint as a float model that holds exactly values * scale.
 
     Args:
         checkpoint: the opened folder.
-        task: a key of `compressor.data.tasks.TASKS`; None for the model without its head.
         attention: "sdpa", or "eager" where ONNX fusion looks for its pattern.
     """
-    loaded = load(checkpoint, task, attention=attention)
+    loaded = load_whole(checkpoint, attention=attention)
     dequantize(loaded.model)
     return loaded

@@ -16,6 +16,7 @@ from compressor.checkpoint.packed import unpacked
 from compressor.data.tasks import TASKS
 from compressor.errors import InputError
 from compressor.model.pruned import register
+from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,6 +79,7 @@ def load(
     attention: str = "sdpa",
     seed: int = 0,
     values: bool = True,
+    own_head: bool = False,
 ) -> Loaded:
     """Load a checkpoint for a task.
 
@@ -90,6 +92,7 @@ def load(
         seed: of a new head's first weights.
         values: False reads none and leaves the module on the meta device, which costs no memory
             and tells whether the checkpoint would load.
+        own_head: without a task, keep the head that the checkpoint has.
 
     Raises:
         InputError: tensors missing, unexpected or of another shape than the config says.
@@ -110,11 +113,14 @@ def load(
         options["problem_type"] = kind
     if checkpoint.model_type != checkpoint.family:
         register(checkpoint.family)
-    auto_class = getattr(transformers, TASKS[task].auto_class if task else NO_HEAD)
+    name = TASKS[task].auto_class if task else NO_HEAD
+    model_class = getattr(transformers, name)
+    if own_head and task is None:
+        model_class = _own_class(checkpoint) or model_class
     torch.manual_seed(seed)
     with silenced(), unpacked(checkpoint.path) as folder:
         try:
-            model, report = auto_class.from_pretrained(
+            model, report = model_class.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 attn_implementation=attention,
@@ -124,12 +130,35 @@ def load(
             )
         except (ValueError, RuntimeError, KeyError, ImportError, OSError) as problem:
             raise InputError(
-                f"transformers cannot load {checkpoint.name} as {auto_class.__name__}: "
+                f"transformers cannot load {checkpoint.name} as {model_class.__name__}: "
                 f"{str(problem).splitlines()[0]}",
                 where=str(checkpoint.path),
             ) from problem
-    _refuse_incomplete(checkpoint, model, report, new_head=new_head, has_head=task is not None)
+    has_head = "For" in model_class.__name__
+    _refuse_incomplete(checkpoint, model, report, new_head=new_head, has_head=has_head)
     return Loaded(model.eval(), _tokenizer(checkpoint, model), checkpoint, task)
+
+
+def load_whole(checkpoint: Checkpoint, *, attention: str = "sdpa", values: bool = True) -> Loaded:
+    """Load a checkpoint with the head that it has, also one for a task that is not in `TASKS`.
+
+    Args:
+        checkpoint: the opened folder.
+        attention: see `load`.
+        values: see `load`.
+    """
+    return load(checkpoint, task_of(checkpoint), attention=attention, values=values, own_head=True)
+
+
+def _own_class(checkpoint: Checkpoint) -> Any:
+    """The class of transformers that the config names, if it is one of the checkpoint's family."""
+    import transformers
+
+    found = getattr(transformers, checkpoint.architecture or "", None)
+    if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
+        return None
+    model_type = getattr(found.config_class, "model_type", None)
+    return found if model_type == checkpoint.model_type else None
 
 
 def _refuse_incomplete(

@@ -65,21 +65,28 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
 
 
 def probe_inputs(model: PreTrainedModel, *, rows: int = 2, length: int = 7) -> dict:
-    """Random token ids (fixed seed) that any text model takes: `input_ids` [rows, length] ..."""
+    """Random token ids (fixed seed) that a text model takes: `input_ids` [rows, length] ...
+
+    Or pictures; or also a decoder's tokens, where the model cannot make them from the text.
+    """
+    import inspect
+
     import torch
 
     generator = torch.Generator().manual_seed(0)
     config = model.config.get_text_config()
-    if not hasattr(config, "vocab_size"):  # images
+    if model.main_input_name == "pixel_values":
         shape = (rows, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.randn(shape, generator=generator)}
     ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if (
-        model.config.is_encoder_decoder
-        and "decoder_input_ids" in model.forward.__code__.co_varnames
-    ):
-        inputs["decoder_input_ids"] = ids
+    if model.config.is_encoder_decoder:
+        if "SequenceClassification" in type(model).__name__:
+            # They classify by the end of the text, of which every row must have one.
+            ids[ids == config.eos_token_id] = config.eos_token_id + 1
+            ids[:, -1] = config.eos_token_id
+        elif "decoder_input_ids" in inspect.signature(model.forward).parameters:
+            inputs["decoder_input_ids"] = ids
     return inputs
 
 

@@ -144,9 +144,10 @@ def test_only_checkpoint_files_are_fetched(monkeypatch):
     resolve_model("hub:owner/name@v1")
     assert asked["repository"] == "owner/name"
     assert asked["revision"] == "v1"
-    files = ["model.safetensors", "config.json", "vocab.txt", "spiece.model", "pytorch_model.bin"]
-    files += ["onnx/model.onnx", "modeling.py", "1_Pooling/config.json", "tf_model.h5"]
+    files = ["model.safetensors", "config.json", "vocab.txt", "spiece.model"]
+    files += ["1_Pooling/config.json", "pytorch_model.bin", "onnx/model.onnx", "modeling.py"]
+    files += ["tf_model.h5", "onnx/config.json", "1_Dense/model.safetensors", "1_x/vocab.txt"]
     wanted = filter_repo_objects(
         files, allow_patterns=asked["allow_patterns"], ignore_patterns=asked["ignore_patterns"]
     )
-    assert list(wanted) == files[:4]
+    assert list(wanted) == files[:5]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -43,12 +45,23 @@ ENCODERS = (
 CASES = (
     *((family, CLASSIFIER) for family in (*ENCODERS, "gpt2", "llama", "t5")),
     *((family, MASKED) for family in ENCODERS),
+    *((family, "AutoModel") for family in (*ENCODERS, "gpt2", "llama", "t5", "vit")),
     ("gpt2", "AutoModelForCausalLM"),
     ("llama", "AutoModelForCausalLM"),
     ("t5", "AutoModelForSeq2SeqLM"),
     ("vit", "AutoModelForImageClassification"),
-    ("bert", "AutoModel"),
+    ("bert", "AutoModelForTokenClassification"),
 )
+
+
+def checkpoint(folder: Path, family: str, head: str = CLASSIFIER) -> Path:
+    """A saved model as large ones are: its words fill more than 64 kB, and its head reads them."""
+    import tiny
+
+    build(family, head, vocab_size=1200, tie_word_embeddings=True).save_pretrained(folder)
+    if family != "vit":
+        tiny.tokenizer().save_pretrained(folder)
+    return folder
 
 
 def build(family: str, head: str = CLASSIFIER, **sizes: int):

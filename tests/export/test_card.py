@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tiny
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.cli import run
 from compressor.errors import InputError
+from compressor.export.card import write_script
 
 TEXTS = ["a great film", "the plot was dull and boring"]
 
@@ -125,19 +127,77 @@ def test_names_that_a_config_leaves_out(here):
     assert answer.split()[0] in ("LABEL_0", "LABEL_1")
 
 
+def encoder(folder, pooling, *more):
+    """The files with which sentence-transformers says how vectors are pooled."""
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling/config.json").write_text(json.dumps({"pooling_mode": pooling}))
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", **dict.fromkeys(more, "2")}
+    modules = [{"type": f"models.{kind}", "path": path} for kind, path in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 6}')
+
+
+def test_a_sentence_encoder_pools_as_its_files_say(here):
+    tiny.checkpoint("model", head="AutoModel", labels=None)
+    encoder(here / "model", "cls")
+    assert run("export model --weights fp32 -o graph".split()) == 0
+    assert {"modules.json", "1_Pooling"} <= {file.name for file in (here / "graph").iterdir()}
+    open_checkpoint(here / "graph")
+    short = ["a great film", "the plot was dull"]  # six tokens: what is longer is cut off
+    output, _, _ = expected("AutoModel", short)
+    found = np.array([json.loads(answer) for answer, _ in answers(short[0], f"{short[1]} and bad")])
+    np.testing.assert_allclose(found, output.last_hidden_state[:, 0].numpy(), atol=1e-4)
+
+
+def script(here, token="[PAD]", **config):
+    """What an encoder's `infer.py` defines, without running it; None where there is none."""
+    (here / "tokenizer.json").write_text("{}")
+    (here / "config.json").write_text("{}")
+    loaded = SimpleNamespace(
+        task=None,
+        tokenizer=SimpleNamespace(pad_token=token),
+        checkpoint=SimpleNamespace(path=here),
+        model=SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False, **config)),
+    )
+    write_script(loaded, here, 128)
+    if not (here / "infer.py").exists():
+        return None
+    scope = {"__name__": "infer", "__file__": str(here / "infer.py")}
+    exec(compile((here / "infer.py").read_text(), "infer.py", "exec"), scope)
+    return scope
+
+
+@pytest.mark.parametrize(
+    ("mode", "first", "second"),
+    [
+        ("mean", [3.0, 3.0], [2.0, 2.5]),
+        ("cls", [0.0, 3.0], [3.0, 4.0]),
+        ("max", [6.0, 5.0], [3.0, 4.0]),
+        ("lasttoken", [6.0, 1.0], [1.0, 1.0]),
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("Normalize",)])
+def test_ways_of_pooling_by_hand(here, mode, first, second, more):
+    encoder(here, mode, *more)
+    scope = script(here)
+    assert scope["LONGEST"] == 6
+    values = np.array([[[0.0, 3], [3, 5], [6, 1]], [[3, 4], [1, 1], [9, 9]]])
+    found = scope["pooled"](values, np.array([[1, 1, 1], [1, 1, 0]]))
+    wanted = np.array([first, second])
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True) if more else 1
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_no_script_where_pooling_is_not_known(here, capsys):
+    encoder(here, "mean", "Dense")
+    assert script(here) is None
+    assert "Dense" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("token", ['"+__import__("os").abort()+"', "a\\b'c", "{}@VALUES@"])
 def test_a_token_is_never_run(token, here):
-    from types import SimpleNamespace
-
-    from compressor.export.card import write_script
-
-    (here / "tokenizer.json").write_text("{}")
-    loaded = SimpleNamespace(task=None, tokenizer=SimpleNamespace(pad_token=token))
-    write_script(loaded, here, 128)
-    scope = {"__name__": "infer", "__file__": str(here / "infer.py")}
-    (here / "config.json").write_text("{}")
-    exec(compile((here / "infer.py").read_text(), "infer.py", "exec"), scope)
-    assert (scope["TASK"], scope["LONGEST"], scope["PAD"]) == ("features", 128, token)
+    scope = script(here, token)
+    assert (scope["TASK"], scope["LONGEST"], scope["PAD"]) == ("feature extraction", 128, token)
 
 
 def test_a_record_of_another_tool_makes_a_card_too(here):

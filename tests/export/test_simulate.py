@@ -3,8 +3,15 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
+from compressor.export.integers import quantize_graph
 from compressor.export.rounding import quantize_product, quantize_rows
-from compressor.export.simulate import round_dynamic, round_static, simulated_int8
+from compressor.export.session import open_session
+from compressor.export.simulate import (
+    round_blocks,
+    round_dynamic,
+    round_static,
+    simulated_int8,
+)
 from compressor.model.integers import QuantizedLinear
 
 
@@ -53,6 +60,29 @@ def test_static_rounding_keeps_to_its_grid():
     kept = round_static(x, (0.1, -28))
     np.testing.assert_allclose(kept.numpy(), [-10.0, -0.2, 0.0, 0.3, 10.0], atol=1e-6)
     np.testing.assert_allclose(round_static(torch.tensor([99.0]), (0.1, -28)).numpy(), [15.5])
+
+
+def test_every_block_of_inputs_has_its_own_step():
+    x = torch.tensor([[1.27, 0.003, 0.006, 127.0, 40.4, 0.0, 0.0]])
+    kept = round_blocks(x, 3)
+    np.testing.assert_allclose(kept, [[1.27, 0.0, 0.01, 127.0, 40.0, 0.0, 0.0]], atol=1e-6)
+
+
+def test_rounded_blocks_are_those_of_onnx_runtime(product):
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(96, 40)).astype(np.float32)  # blocks of 32
+    path = product(matrix)
+    facts = quantize_graph(path, path, round_inputs=False)
+    assert facts["weight_types"] == {"int8": 1}
+    assert facts["cpu_preset"] is None  # the same on every machine
+    x = draw.normal(size=(9, 96)).astype(np.float32)
+    x[:, 5] *= 300  # one input that would leave the others nothing
+    found = open_session(path.parent, threads=1).run({"x": x})
+    values, scale = quantize_rows(matrix.T)
+    kept = round_blocks(torch.from_numpy(x), 32).numpy()
+    np.testing.assert_allclose(found, kept @ (values * scale).T, rtol=1e-4, atol=1e-3)
+    exact = x @ (values * scale).T
+    assert np.abs(found - exact).max() > 1e-2  # they are rounded
 
 
 def test_simulation_rounds_weights_and_ends_with_the_block():

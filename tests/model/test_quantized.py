@@ -330,7 +330,7 @@ def test_load_dequantized(tmp_path, family):
     folder = tmp_path / family
     loaded = SimpleNamespace(model=model, tokenizer=tiny.tokenizer(), checkpoint=EMPTY)
     save_quantized(loaded, folder)
-    loaded = load_dequantized(open_checkpoint(folder), "text-classification", attention="eager")
+    loaded = load_dequantized(open_checkpoint(folder), attention="eager")
     dequantize(model)
     assert not is_quantized(loaded.model)
     assert loaded.model.config._attn_implementation == "eager"

@@ -172,7 +172,9 @@ def test_the_graph_holds_the_same_integers(flags, here):
     assert run("export packed --embeddings fp32 -o graph".split()) == 0
     record = json.loads((here / "graph/compression.json").read_text())["steps"][-1]["metrics"]
     assert record["nodes"]["MatMulNBits"] == 24
-    assert record["parity"]["error"] < 1e-4
+    # With 8 bits the kernel rounds its inputs as well.
+    assert record["parity"]["error"] < (1e-4 if "--bits 4" in flags else 1e-2)
+    assert record["cpu_preset"] is None
     graph = onnx.load(here / "graph/model.onnx").graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for name, layer in read_integers(open_checkpoint(here / "packed")).items():
