@@ -204,8 +204,7 @@ class Job:
         """Write the folder once, whole, and print its path.
 
         Args:
-            write: puts the model's files into the folder that it is given; what it returns is
-                added to the metrics.
+            write: puts the model's files into the folder that it is given; returns more metrics.
             metrics: what the lineage says about the result; times of this run, whose names end in
                 `_ms`, go to `run.json` instead.
             facts: what `run.json` says besides times and paths.

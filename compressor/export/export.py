@@ -88,14 +88,9 @@ def export_folder(
             facts["generation_parity"] = check_generation(model, scratch, make_inputs)
         facts["float_bytes"] = _bytes(scratch)
         if number_format == "int8":
-            facts |= quantize_graph(
-                scratch / GRAPH,
-                folder / GRAPH,
-                weights,
-                round_inputs=round_inputs,
-                quantize_embeddings=quantize_embeddings,
-                preset=preset,
-            )
+            how = {"round_inputs": round_inputs, "quantize_embeddings": quantize_embeddings}
+            how["preset"] = preset
+            facts |= quantize_graph(scratch / GRAPH, folder / GRAPH, weights, **how)
         elif number_format == "fp16":
             halve(scratch / GRAPH, folder / GRAPH)
         else:

@@ -205,13 +205,16 @@ def test_int8_that_is_slower_than_float(here, capsys, monkeypatch, int8_ms, code
     def measured(candidates, shapes, rounds):
         return {
             name: [
-                {"batch": b, "length": n, "p50_ms": times[name], "p95_ms": 9.0, "per_second": 1.0}
+                {
+                    **{"batch": b, "length": n, "per_second": 1.0},
+                    **{"p50_ms": times[name], "p95_ms": 9.0, "p99_ms": 9.0},
+                }
                 for b, n in shapes
             ]
             for name in candidates
         }
 
-    monkeypatch.setattr("compressor.measure.latency.measure_in_turns", measured)
+    monkeypatch.setattr("compressor.commands.timing.measure_in_turns", measured)
     words = "benchmark graph --baseline floats --shapes 1x8,2x16 --min-speedup 1 -o report"
     assert run(words.split()) == code
     report = json.loads(
