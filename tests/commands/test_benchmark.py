@@ -276,15 +276,17 @@ def test_a_landscape_without_rows_is_refused_at_once(here, capsys):
     assert "--data" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def stored(exported, tmp_path_factory):
+    """A report of the teacher alone."""
+    folder = tmp_path_factory.mktemp("stored")
+    words = ["benchmark", exported / "teacher", "--data", exported / "data", *QUICK]
+    assert go(*words, "-o", folder / "first") == 0
+    return folder / "first"
+
+
 class TestStoredBaseline:
     """`--baseline report.json`: accuracy and size, never latency."""
-
-    @pytest.fixture(scope="class")
-    def stored(self, exported, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("stored")
-        words = ["benchmark", exported / "teacher", "--data", exported / "data", *QUICK]
-        assert go(*words, "-o", folder / "first") == 0
-        return folder / "first"
 
     @pytest.mark.parametrize("name", ["", "report.json"])
     def test_it_serves_for_accuracy_and_size(self, here, tmp_path, stored, name):
