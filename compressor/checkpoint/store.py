@@ -20,7 +20,7 @@ from compressor import console
 from compressor.checkpoint.reading import system_error, write_error
 from compressor.errors import InputError, MachineError
 
-OURS = ("compression.json", "report.json", "generation.json", "compare.json")
+OURS = ("compression.json", "report.json", "generation.json", "compare.json", "domains.json")
 
 
 def check_target(

@@ -22,6 +22,7 @@ from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_s
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
 from compressor.data.dataset import Dataset, open_dataset
+from compressor.data.domains import domains_of
 from compressor.data.splits import split_for_evaluation
 from compressor.errors import InputError, UsageError
 from compressor.measure import gates as judging
@@ -167,6 +168,7 @@ def _dataset(data: DataOptions, checkpoints: list[Checkpoint]) -> Dataset | None
         label_column=data.label_column or None,
         model_labels=next(iter(classes.values())),
         split_for_training="test",
+        domains=domains_of(data.domain_column, data.domain, data.without_domain),
     )
 
 

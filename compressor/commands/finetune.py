@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
+from compressor.commands.domains import leave_each_out
 from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import compatible, refuse_other_task
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
@@ -41,18 +42,23 @@ def run(
     must_learn: Annotated[
         bool, typer.Option("--must-learn", help="exit 4 if no better than a guess")
     ] = False,
+    domains: Annotated[
+        bool,
+        typer.Option("--domains", help="train without each domain in turn, and test on it"),
+    ] = False,
 ) -> None:
     """Train a checkpoint on a task.
 
     compressor finetune bert-base-uncased-folder --data reviews/ --epochs 2 -o teacher
+
+    compressor finetune teacher --data reviews/ --domains --domain-column product -o sweep
     """
+    if domains:
+        leave_each_out(words, open_model(model, shared), data, training, shared)
+        return
     objectives, modifiers = methods.all("objective"), compatible(methods.all("with"))
     refuse_teacherless(objectives, teacher)
-    models = {"model": open_model(model, shared)}
-    if teacher:
-        models["teacher"] = open_model(teacher, shared)
-    for checkpoint in models.values():
-        refuse_quantized(checkpoint, "finetune")
+    models = _opened(model, teacher, shared)
     dataset = data_in_the_heads_order(data, models["model"])
     refuse_other_task(objectives, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
@@ -74,13 +80,9 @@ def run(
     with job.at_work():
         from compressor.model.load import load
 
-        loaded = load(
-            models["model"],
-            dataset.task.name,
-            labels=dataset.labels,
-            new_head=True,
-            seed=shared.seed,
-        )
+        task = dataset.task.name
+        loaded = load(models["model"], task, labels=dataset.labels, new_head=True, seed=shared.seed)
+        taught = [(load(models["teacher"], task), 1.0)] if teacher else []
         trained = train_model(
             job,
             loaded,
@@ -88,10 +90,20 @@ def run(
             training,
             objectives=objectives,
             modifiers=modifiers,
-            teachers=[(load(models["teacher"], dataset.task.name), 1.0)] if teacher else [],
+            teachers=taught,
             keeping=keeping,
         )
         publish_trained(job, loaded, trained, dataset, must_learn=must_learn)
+
+
+def _opened(model: str, teacher: str, shared: Shared) -> dict[str, Checkpoint]:
+    """The checkpoints by role."""
+    models = {"model": open_model(model, shared)}
+    if teacher:
+        models["teacher"] = open_model(teacher, shared)
+    for checkpoint in models.values():
+        refuse_quantized(checkpoint, "finetune")
+    return models
 
 
 def data_in_the_heads_order(data: DataOptions, checkpoint: Checkpoint) -> Dataset:

@@ -90,7 +90,9 @@ def _one(
 
     started = time.monotonic()
     model = loaded.model.to(choose_device(device)).eval()
-    batches = rows_of(loaded, dataset, split, measure)
+    batches = rows_of(
+        loaded, dataset, split, rows=measure.landscape_rows, max_length=measure.max_length
+    )
     loss = _mean_loss(model, batches, dataset.task.name)
     few = _mean_loss(model, _few(batches), dataset.task.name)
     grid = [float(p) for p in np.linspace(-1, 1, measure.landscape_grid) * measure.landscape_radius]
@@ -117,17 +119,58 @@ def _one(
         "surface": drawn,
         "between": between,
         "rho": rho,
-        "worst": landscape.worst_loss(model, loss, rho, adaptive=False),
-        "adaptive_worst": landscape.worst_loss(model, loss, rho, adaptive=True),
-        "average": landscape.average_loss(model, loss, measure.landscape_radius / 2, seeds),
+        **_sharpness(model, loss, rho, measure.landscape_radius / 2, seeds),
         "eigenvalue": landscape.largest_eigenvalue(model, few, steps=POWER_STEPS, seed=seed),
         "trace": landscape.trace(model, few, seeds),
         "seconds": time.monotonic() - started,
     }
 
 
+def sharpness(
+    loaded: Loaded,
+    dataset: Dataset,
+    split: str,
+    *,
+    rows: int,
+    max_length: int,
+    rho: float,
+    gamma: float,
+    seed: int,
+) -> dict[str, float]:
+    """How much the loss of a model on its device rises around its weights.
+
+    Args:
+        loaded: the model.
+        dataset: the opened data.
+        split: whose rows.
+        rows: how many of them at most.
+        max_length: longest input in tokens.
+        rho: length of the step along the gradient.
+        gamma: length of the random steps, in lengths of the weights.
+        seed: of their directions.
+
+    Returns:
+        worst, adaptive_worst and average; see `compressor.model.landscape`.
+    """
+    batches = rows_of(loaded, dataset, split, rows=rows, max_length=max_length)
+    loss = _mean_loss(loaded.model.eval(), batches, dataset.task.name)
+    return _sharpness(loaded.model, loss, rho, gamma, [seed + n for n in range(DIRECTIONS)])
+
+
+def _sharpness(
+    model: Any, loss: Any, rho: float, gamma: float, seeds: list[int]
+) -> dict[str, float]:
+    from compressor.model import landscape
+
+    return {
+        "worst": landscape.worst_loss(model, loss, rho, adaptive=False),
+        "adaptive_worst": landscape.worst_loss(model, loss, rho, adaptive=True),
+        "average": landscape.average_loss(model, loss, gamma, seeds),
+    }
+
+
 def rows_of(
-    loaded: Loaded, dataset: Dataset, split: str, measure: MeasureOptions
+    loaded: Loaded, dataset: Dataset, split: str, *, rows: int, max_length: int
 ) -> list[dict[str, torch.Tensor]]:
     """Batches of rows that are spread evenly over the split, on the model's device."""
     from compressor.data.encode import encode
@@ -136,20 +179,20 @@ def rows_of(
 
     task = TASKS[dataset.task.name]
     every = list(dataset.rows(split))
-    chosen = islice(every, 0, None, max(1, len(every) // measure.landscape_rows))
+    chosen = islice(every, 0, None, max(1, len(every) // rows))
     with TemporaryDirectory(prefix="compressor-") as scratch:
         encoded = encode(
-            islice(chosen, measure.landscape_rows),
+            islice(chosen, rows),
             loaded.tokenizer,
             task,
-            max_length=min(measure.max_length, longest_input(loaded)),
+            max_length=min(max_length, longest_input(loaded)),
             folder=Path(scratch),
         )
         feed = Feed(encoded, loaded.tokenizer, task, batch_size=32)
         device = next(loaded.model.parameters()).device
         return [
-            feed.batch(rows, device, 0, number)
-            for number, rows in enumerate(feed.plan(0, shuffle=False))
+            feed.batch(chosen, device, 0, number)
+            for number, chosen in enumerate(feed.plan(0, shuffle=False))
         ]
 
 

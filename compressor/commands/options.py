@@ -68,6 +68,13 @@ class DataOptions:
     )
     text_columns: str = option("", "the text column, or two separated by a comma")
     label_column: str = option("", "the column of labels or scores")
+    domain: str = option("", "use rows of these domains alone; several separated by commas")
+    without_domain: str = option("", "leave out the rows of these domains")
+    domain_column: str = option(
+        "",
+        "the column that names a row's domain; `domain` if absent, or the names of the folders in "
+        "a folder of data folders",
+    )
     no_overlap: bool = option(False, "refuse validation rows that stand in the training rows too")
 
 

@@ -16,6 +16,7 @@ from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.commands.teachers import reads_own_tokens, refuse_misfit
 from compressor.data.dataset import Dataset, open_dataset
+from compressor.data.domains import domains_of
 from compressor.data.splits import overlap
 from compressor.errors import GateError, InputError, MachineError, UsageError
 from compressor.train.options import TrainingOptions
@@ -107,6 +108,7 @@ def data_of(
         label_column=data.label_column or None,
         model_labels=model_labels,
         unlabelled=unlabelled,
+        domains=domains_of(data.domain_column, data.domain, data.without_domain),
     )
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from compressor import console
 from compressor.data.columns import find_label_column, find_text_columns
+from compressor.data.domains import EVERY, Domains, rows_of, select
 from compressor.data.faults import Bad, refuse_bad
 from compressor.data.labels import LabelCounts, class_ids, label_key, listed
-from compressor.data.readers import read_rows
 from compressor.data.rows import NO_CLASS, NO_SCORE, Row, bad_label, bad_text
 from compressor.data.source import SPLITS, Source, open_source, source_hash
 from compressor.data.tasks import TASKS, Task, find_task
@@ -81,7 +81,7 @@ class Dataset:
             )
 
     def _checked(self, file: Path, may_lack: bool) -> Iterator[tuple[int, Row | Bad]]:
-        for line, row in read_rows(file):
+        for line, row in rows_of(self.source, file):
             values = map(row.get, self.text_columns)
             texts = tuple(text for text in values if isinstance(text, str))
             if len(texts) < len(self.text_columns):
@@ -117,6 +117,7 @@ def open_dataset(
     model_labels: tuple[str, ...] | None = None,
     split_for_training: str = "train",
     unlabelled: bool = False,
+    domains: Domains = EVERY,
 ) -> Dataset:
     """Find out what `data` holds, and refuse early what cannot be used.
 
@@ -131,6 +132,7 @@ def open_dataset(
         split_for_training: the split whose labels name the classes (another one is taken where it
             is missing), and the one that a single file stands for.
         unlabelled: whether training rows may lack a label where `model_labels` name the classes.
+        domains: which domains' rows are used.
 
     Raises:
         InputError: cases 22 to 29: nothing to read, broken rows, missing columns, labels of mixed
@@ -138,7 +140,9 @@ def open_dataset(
         UsageError: an unknown task, or column names that make no sense.
     """
     wanted = find_task(task) if task else None
-    source = open_source(data, single=split_for_training)
+    source = open_source(data, single=split_for_training, parts=domains.chosen)
+    if domains.chosen:
+        source = select(source, domains)
     order = (split_for_training, *SPLITS)
     first = next(split for split in order if split in source.splits)
     place = str(source.splits[first][0])
@@ -164,7 +168,7 @@ def open_dataset(
 
 def _raw(source: Source, split: str) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     for file in source.splits[split]:
-        for line, row in read_rows(file):
+        for line, row in rows_of(source, file):
             yield file, line, row
 
 

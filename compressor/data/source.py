@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+from compressor.data.domains import EVERY, Domains
 from compressor.data.readers import FORMATS, open_binary
 from compressor.errors import InputError, MachineError, UsageError
 
@@ -42,19 +43,24 @@ class Source:
         name: how reports and the lineage call it; never an absolute path.
         splits: the files of each split that there is, in order: train, validation, test.
         hub: the `name[/config]` that was fetched, None for local files.
+        is_parts: whether it is a folder of data folders, all of whose files stand together.
+        domains: which of the files' rows are used.
     """
 
     name: str
     splits: dict[str, list[Path]]
     hub: str | None = None
+    is_parts: bool = False
+    domains: Domains = EVERY
 
 
-def open_source(data: str, *, single: str = "train") -> Source:
+def open_source(data: str, *, single: str = "train", parts: bool = False) -> Source:
     """Find the files behind `data`; reads none of them.
 
     Args:
         data: as typed: a folder, a file, `pkg:...`, `hub:...` or `-`.
         single: the split that one file stands for, unless its own name says which it is.
+        parts: whether a folder of data folders will do.
 
     Raises:
         InputError: nothing is there, or nothing that can be read.
@@ -69,10 +75,10 @@ def open_source(data: str, *, single: str = "train") -> Source:
         name = data.removeprefix("hub:")
         return Source(data, fetch(name), hub=name)
     if data.startswith("pkg:"):
-        return Source(data, _folder_splits(_package_folder(data)))
+        return _of_folder(_package_folder(data), data, parts=parts)
     path = Path(data)
     if path.is_dir():
-        return Source(path.resolve().name, _folder_splits(path))
+        return _of_folder(path, path.resolve().name, parts=parts)
     if path.is_file():
         if path.suffix.lower() not in FORMATS:
             raise InputError(
@@ -87,9 +93,12 @@ def open_source(data: str, *, single: str = "train") -> Source:
 def source_hash(source: Source) -> str:
     """`sha256:<hex>` over what the files hold and which split each belongs to.
 
-    File and folder names have no part in it: the same rows elsewhere are the same data.
+    File and folder names have no part in it: the same rows elsewhere are the same data. Of files
+    that are used in part, the choice of domains has.
     """
     digest = hashlib.sha256()
+    if source.domains.chosen:
+        digest.update(f"{source.domains}\n".encode())
     for split, files in source.splits.items():
         for file in files:
             digest.update(f"{split}{file.suffix.lower()}:{file.stat().st_size}\n".encode())
@@ -102,6 +111,21 @@ def source_hash(source: Source) -> str:
 def _split_of(path: Path) -> str | None:
     match = SPLIT_FILE.fullmatch(path.stem)
     return SPLIT_NAMES.get(match[1].lower()) if match else None
+
+
+def _of_folder(folder: Path, name: str, *, parts: bool) -> Source:
+    below = _data_folders(folder)
+    if not parts or not below or any(map(_is_split_file, folder.iterdir())):
+        return Source(name, _folder_splits(folder))
+    each = [_folder_splits(part) for part in below]
+    found = {split: [file for part in each for file in part.get(split, ())] for split in SPLITS}
+    splits = {split: files for split, files in found.items() if files}
+    return Source(name, splits, is_parts=True)
+
+
+def _data_folders(folder: Path) -> list[Path]:
+    below = (path for path in sorted(folder.iterdir()) if path.is_dir())
+    return [path for path in below if any(map(_is_split_file, path.iterdir()))]
 
 
 def _folder_splits(folder: Path) -> dict[str, list[Path]]:
@@ -130,12 +154,12 @@ def _are_shards(files: list[Path]) -> bool:
 
 def _no_splits(folder: Path) -> InputError:
     inside = sorted(folder.iterdir())
-    below = [p.name for p in inside if p.is_dir() and any(map(_is_split_file, p.iterdir()))]
+    below = _data_folders(folder)
     names = ", ".join(p.name for p in inside[:10]) or "nothing"
     more = f" and {len(inside) - 10} more" if len(inside) > 10 else ""
     return InputError(
         f"no train, validation or test file in the folder; it holds {names}{more}",
-        hint=f"{folder / below[0]} is one with such files"
+        hint=f"{below[0]} is one with such files"
         if below
         else f"name the files train, validation, test with one of {', '.join(FORMATS)}",
         where=str(folder),

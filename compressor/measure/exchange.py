@@ -18,7 +18,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     """`report.md`: the summary, what a reader must know, the table, the gates, the command."""
     columns, rows = report_rows(report)
     lines = [f"**{report['summary']}**", "", *(f"- {text}" for text in report["findings"]), ""]
-    lines += [*_table(columns, rows), ""]
+    lines += [*markdown_table(columns, rows), ""]
     if report["gates"]:
         lines += [
             f"- {'✅' if gate['passed'] else '❌'} {describe(gate)}" for gate in report["gates"]
@@ -42,7 +42,7 @@ def render_comparison_markdown(comparison: Mapping[str, Any]) -> str:
     lines = [_code(comparison["command"])]
     if notes:
         lines += ["", *notes]
-    return "\n".join([*lines, "", *_table(*comparison_rows(comparison)), "", *facts, ""])
+    return "\n".join([*lines, "", *markdown_table(*comparison_rows(comparison)), "", *facts, ""])
 
 
 def _code(command: str) -> str:
@@ -50,7 +50,8 @@ def _code(command: str) -> str:
     return f"`` {command} ``" if "`" in command else f"`{command}`"
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """A table, a line of text for each of its lines."""
     return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
 
 

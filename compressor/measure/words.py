@@ -96,7 +96,7 @@ def significant(value: float | None) -> str:
     if abs(value) >= 99.95:
         return f"{value:.0f}"
     decimals = 1 if abs(value) >= 9.995 else 2 if abs(value) >= 0.9995 else 3
-    return f"{value:.{decimals}f}"
+    return _unsigned_zero(f"{value:.{decimals}f}")
 
 
 def step_name(step: Mapping[str, Any]) -> str:
@@ -110,5 +110,8 @@ def listed(names: list[str]) -> str:
 
 
 def _signed(value: float) -> str:
-    text = f"{value:.1f}"
-    return "0.0" if text == "-0.0" else text
+    return _unsigned_zero(f"{value:.1f}")
+
+
+def _unsigned_zero(text: str) -> str:
+    return text if float(text) else text.removeprefix("-")

@@ -212,6 +212,13 @@ class ModifierHooks(Protocol):
         """The learning rate of `step` in place of the schedule's `planned` one."""
         ...
 
+    def learnt(self, step: int, loss: float) -> None:
+        """After step `step` (0-based), with the mean training loss of its rows in all processes."""
+
+    def enough(self) -> bool:
+        """Whether training ends here, before its epochs are over."""
+        ...
+
     def settled(self, step: int) -> bool:
         """Whether the weights after `step` obey what the modifier promises.
 

@@ -123,7 +123,7 @@ class _Loop:
         with console.Progress("training", self.total, done=self.position.step) as progress:
             if not self.position.evaluated:
                 self._evaluate()
-            while self.position.step < self.total:
+            while self.position.step < self.total and not self._enough():
                 parts = self._step(self.position.step)
                 self.position.step += 1
                 self.position.log(parts, self.total)
@@ -136,6 +136,7 @@ class _Loop:
                 evaluating += time.monotonic() - before
                 if self._due(self.options.save_steps):
                     self.save()
+        self.total = self.position.step
         spent = time.monotonic() - started
         metrics = self._finish()
         for modifier in self.modifiers:
@@ -198,6 +199,8 @@ class _Loop:
         self.optimizer.step()
         for modifier in self.modifiers:
             _call(modifier, "after_step", step)
+            if hasattr(modifier, "learnt"):
+                modifier.learnt(step, self.passes.mean_loss())
         return self.passes.parts
 
     # Evaluation and the best weights ------------------------------------------------------
@@ -220,6 +223,9 @@ class _Loop:
                 position.best = {"step": position.step, **metrics}
                 self.best = {name: value.clone() for name, value in weights_of(self.bare).items()}
         position.evaluated = True
+
+    def _enough(self) -> bool:
+        return any(modifier.enough() for modifier in self.modifiers if hasattr(modifier, "enough"))
 
     def _settled(self) -> bool:
         return all(

@@ -115,6 +115,15 @@ class Passes:
         refuse_not_finite(self.parts, self.step, rate, self.run.state.path, without_norm=skips)
         return self.parts["loss"]
 
+    def mean_loss(self) -> float:
+        """The loss of the last pass, over the rows of all processes."""
+        if self.accelerator.num_processes == 1:
+            return self.parts["loss"]
+        import torch
+
+        own = torch.tensor(self.parts["loss"], device=self.accelerator.device)
+        return float(self.accelerator.reduce(own, "mean"))
+
     def _share_objectives(self) -> None:
         """Average the gradients of the objectives' own parameters over the processes."""
         module = self.criterion.module

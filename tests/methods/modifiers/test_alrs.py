@@ -1,0 +1,85 @@
+"""ALRS: the table of the paper's sheet, the warm-up, the early end, and a resumed run."""
+
+import json
+
+import pytest
+import torch
+
+from compressor.cli import run
+from compressor.methods.contract import Context
+from compressor.methods.modifiers import alrs
+
+LOSSES = [1.0, 0.5, 0.495, 0.60]
+
+
+def modifier(steps_per_epoch=1, warmup=0, **options):
+    context = Context(
+        torch.nn.Linear(1, 1),
+        "text-classification",
+        total_steps=100,
+        steps_per_epoch=steps_per_epoch,
+        learning_rate=0.1,
+        warmup_steps=warmup,
+    )
+    return alrs.Modifier(alrs.Options(**options), context)
+
+
+def rates(made, losses):
+    found = []
+    for step, loss in enumerate(losses):
+        made.learnt(step, loss)
+        found.append(made.learning_rate(step + 1, 0.0))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("guard", "expected"),
+    [("plateau", [0.1, 0.1, 0.09, 0.09]), ("rise", [0.1, 0.1, 0.09, 0.081])],
+)
+def test_the_rate_after_each_period(guard, expected):
+    assert rates(modifier(alrs_guard=guard), LOSSES) == pytest.approx(expected)
+
+
+def test_a_period_is_judged_by_its_mean():
+    made = modifier(steps_per_epoch=2)
+    noisy = [loss + noise for loss in LOSSES for noise in (0.3, -0.3)]
+    assert rates(made, noisy)[1::2] == pytest.approx([0.1, 0.1, 0.09, 0.09])
+    halves = modifier(steps_per_epoch=4, alrs_period=0.5)
+    assert rates(halves, noisy)[1::2] == pytest.approx([0.1, 0.1, 0.09, 0.09])
+
+
+def test_the_slope_counts_as_a_share_of_the_loss():
+    # A fall of 0.01 is progress where it is a tenth of the loss.
+    assert rates(modifier(), [0.11, 0.10])[-1] == pytest.approx(0.1)
+    assert rates(modifier(), [1.11, 1.10])[-1] == pytest.approx(0.09)
+
+
+def test_the_warm_up_is_left_alone():
+    made = modifier(warmup=3)
+    assert [made.learning_rate(step, 0.01 * step) for step in (0, 2, 3)] == [0.0, 0.02, 0.1]
+
+
+def test_a_resumed_run_goes_on_where_it_was():
+    whole = modifier(steps_per_epoch=2)
+    losses = [loss for loss in LOSSES for _ in range(2)]
+    expected = rates(whole, losses)
+    first, second = modifier(steps_per_epoch=2), modifier(steps_per_epoch=2)
+    before = rates(first, losses[:5])
+    second.load_state_dict(first.state_dict())
+    assert before + rates(second, losses[5:]) == expected
+
+
+def test_training_ends_when_the_rate_is_at_its_floor(workshop, tmp_path):
+    # No loss falls by 100, so every period of a tenth of an epoch halves the rate.
+    words = (
+        f"finetune {workshop}/base --data {workshop}/data -o {tmp_path}/out --epochs 5 "
+        "--batch-size 16 --warmup 0 --with alrs --alrs-period 0.1 --alrs-threshold 100 "
+        "--alrs-slope 100 --alrs-decay 0.5 --alrs-floor 0.2"
+    )
+    assert run(words.split()) == 0
+    step = json.loads((tmp_path / "out/compression.json").read_text())["steps"][-1]
+    assert step["metrics"]["alrs_last_rate"] == pytest.approx(5e-5 / 8)
+    facts = json.loads((tmp_path / "out/run.json").read_text())
+    # 20 steps an epoch: periods of 2, the first has nothing to compare with, then three halvings.
+    assert facts["steps"] == 8
+    assert facts["best_step"] <= 8
