@@ -114,6 +114,8 @@ def config(family: str = "bert", *, labels: tuple[str, ...] | None = LABELS, **s
     if family in ("llama", "mistral", "qwen2"):
         made.num_key_value_heads = 2
         made.head_dim = made.hidden_size // made.num_attention_heads
+    if hasattr(made, "pooler_hidden_size"):
+        made.pooler_hidden_size = made.hidden_size
     # The usual 0.02 is meant for widths of hundreds; at 32 nothing would be learnt in a minute.
     made.initializer_range = 0.15
     if getattr(made, "layer_types", None):

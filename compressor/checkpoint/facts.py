@@ -54,23 +54,25 @@ def sizes(checkpoint: Checkpoint, facts: Sequence[TensorFacts] | None = None) ->
 
     Returns:
         "disk": files needed for inference; "weights": parameters x bits; "nonzero": non-zero
-        parameters x bits; "encoder_nonzero": the same inside the transformer layers;
+        parameters x bits; "encoder_weights" and "encoder_nonzero": the same inside the transformer
+        layers;
         "parameters": how many there are, zeros included. Of the matrices inside the layers alone:
         "matrices": parameters x bits; "matrices_nonzero": non-zero parameters x bits, as papers
         count; "matrices_bitmask": these and one bit for each parameter that says where they lie;
         "matrices_index": these and 16 bits for each that say so.
     """
     known = tensor_facts(checkpoint) if facts is None else facts
-    nonzero_bits = [(fact.nonzero * fact.bits, fact.in_encoder) for fact in known]
-    matrices = [fact for fact in known if fact.in_encoder and len(fact.shape) == 2]
+    encoder = [fact for fact in known if fact.in_encoder]
+    matrices = [fact for fact in encoder if len(fact.shape) == 2]
     entries = sum(fact.numel for fact in matrices)
     living = sum(fact.nonzero for fact in matrices)
     living_bits = sum(fact.nonzero * fact.bits for fact in matrices)
     return {
         "disk": checkpoint.disk_bytes,
         "weights": _bytes(sum(fact.numel * fact.bits for fact in known)),
-        "nonzero": _bytes(sum(bits for bits, _ in nonzero_bits)),
-        "encoder_nonzero": _bytes(sum(bits for bits, inside in nonzero_bits if inside)),
+        "nonzero": _bytes(sum(fact.nonzero * fact.bits for fact in known)),
+        "encoder_weights": _bytes(sum(fact.numel * fact.bits for fact in encoder)),
+        "encoder_nonzero": _bytes(sum(fact.nonzero * fact.bits for fact in encoder)),
         "matrices": _bytes(sum(fact.numel * fact.bits for fact in matrices)),
         "matrices_nonzero": _bytes(living_bits),
         "matrices_bitmask": _bytes(living_bits + entries),

@@ -75,7 +75,7 @@ def run(
 
     compressor distill teacher --layers 3 --data reviews/ --epochs 6 -o student
     """
-    modifiers, builder = compatible(methods.all("with")), methods.all("student")
+    modifiers, builder = compatible(methods.all("with"), training), methods.all("student")
     weights = shares(teacher_weights, len(teacher))
     student = "" if builder else methods.typed["student"]
     models = open_models(teacher, student, shared)

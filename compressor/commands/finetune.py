@@ -56,7 +56,7 @@ def run(
     if domains:
         leave_each_out(words, open_model(model, shared), data, training, shared)
         return
-    objectives, modifiers = methods.all("objective"), compatible(methods.all("with"))
+    objectives, modifiers = methods.all("objective"), compatible(methods.all("with"), training)
     refuse_teacherless(objectives, teacher)
     models = _opened(model, teacher, shared)
     dataset = data_in_the_heads_order(data, models["model"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.methods.contract import option
+from compressor.methods.find import refuse_idle
 
 
 @dataclass(frozen=True)
@@ -47,3 +48,8 @@ class MeasureOptions:
         None, "gate: smallest baseline bytes / own bytes on disk"
     )
     max_latency_ms: float | None = option(None, "gate: longest median at the first shape")
+
+    def __post_init__(self) -> None:
+        if not self.landscape:
+            parts = ("rows", "grid", "radius", "rho")
+            refuse_idle(self, [f"landscape_{part}" for part in parts], "without --landscape")

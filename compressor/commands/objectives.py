@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from compressor.commands.slots import Picked
 from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
+from compressor.methods.find import refuse_idle
 
 if TYPE_CHECKING:
     from compressor.data.batches import Masking
+    from compressor.train.options import TrainingOptions
 
 
 def needs_answers(objectives: Sequence[Picked]) -> bool:
@@ -44,12 +46,24 @@ def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
             )
 
 
-def compatible(modifiers: list[Picked]) -> list[Picked]:
-    """The same modifiers, of which none cuts what another one rounds: rows share their scales.
+def compatible(modifiers: list[Picked], training: TrainingOptions) -> list[Picked]:
+    """The same modifiers, which get along with each other and with the training.
+
+    None cuts what another one rounds, for rows share their scales, and one at most sets the
+    learning rate, in place of the schedule.
 
     Raises:
-        UsageError: names both, and the two commands to type.
+        UsageError: names both, and what to type.
     """
+    setting = [picked for picked in modifiers if getattr(picked.options, "sets_rate", False)]
+    if setting:
+        one, *others = (picked.name for picked in setting)
+        if others:
+            raise UsageError(
+                f"{one} and {others[0]} each set the learning rate", hint="choose one of them"
+            )
+        schedule = ("schedule", "cycle_epochs", "final_lr")
+        refuse_idle(training, schedule, f"here, for {one} sets the learning rate")
     having = {
         mark: [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
         for mark in ("CHANGES_SHAPE", "QUANTIZES")

@@ -170,7 +170,7 @@ def _prune_in_training(
     pack: bool,
 ) -> None:
     picked, objectives = methods.one("method"), methods.all("objective")
-    modifiers = compatible([picked, *methods.all("with")])
+    modifiers = compatible([picked, *methods.all("with")], training)
     refuse_teacherless(objectives, teacher)
     models = {"model": checkpoint}
     if teacher:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from compressor.commands.options import parameters_of, rebuild
 from compressor.commands.slots import Methods, Picked, Slot, chosen_methods
+from compressor.methods.find import known
 
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 GIVEN = ("words", "methods")
@@ -45,7 +46,8 @@ def command_for(verb: str, words: Sequence[str]) -> Callable[..., Callable[[], N
         for name, parameter in own.items()
         if name not in groups and name not in GIVEN
     ]
-    flags += [_slot_parameter(slot) for slot in slots]
+    helping = not {"-h", "--help"}.isdisjoint(words)
+    flags += [_slot_parameter(slot, verb, listing=helping) for slot in slots]
     every = [method for methods in chosen.values() for method in methods]
     for options in (*dict.fromkeys(method.options for method in every), *groups.values()):
         # Methods used together share a flag of the same name.
@@ -73,11 +75,15 @@ def command_for(verb: str, words: Sequence[str]) -> Callable[..., Callable[[], N
     return command
 
 
-def _slot_parameter(slot: Slot) -> inspect.Parameter:
+def _slot_parameter(slot: Slot, verb: str, *, listing: bool) -> inspect.Parameter:
     """The flag of a slot, as text: `chosen_methods` has read it already."""
     import typer
 
-    text = f"{slot.help} [default: {slot.default}]" if slot.default else slot.help
+    text = slot.help
+    if listing:  # it imports every method's file
+        text += f": {', '.join(known(slot.kinds, slot.flag, verb))}"
+    if slot.default:
+        text += f" [default: {slot.default}]"
     annotation = Annotated[
         list[str] if slot.many else str, typer.Option(slot.flag, help=text, show_default=False)
     ]

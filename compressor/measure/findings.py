@@ -17,6 +17,8 @@ Model = Mapping[str, Any]
 
 # Medians of the same model differ by about this much between runs on a quiet machine.
 SLOWER_BELOW = 0.97
+# Fewer zeros than this are no sparse model.
+SPARSE_FROM = 0.3
 # p95 / p50 of single calls: 1.05 to 1.15 on a quiet machine.
 SPREAD_OF_NOISE = 1.5
 
@@ -36,6 +38,7 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
     for model in models:
         if model is not reference:
             problems += _slower(model, _float_source(model, models, reference), reference)
+    problems += [text for model in models for text in _idle_zeros(model, reference)]
     return problems + _noise(report["machine"], models)
 
 
@@ -74,11 +77,15 @@ def best_candidate(report: Mapping[str, Any]) -> Model | None:
 
 
 def _comparable(report: Mapping[str, Any]) -> list[Model]:
-    """The candidates, without those that have no accuracy where the baseline has one."""
+    """The candidates, without the dead, and without those that only ever say one thing."""
     reference = _baseline(report)
     scored = (reference["accuracy"] or {}).get("value") is not None
     return [
-        m for m in report["models"] if m is not reference and not (scored and m["drop"] is None)
+        model
+        for model in report["models"]
+        if model is not reference
+        and not (scored and model["drop"] is None)
+        and not _one_class(model, None)
     ]
 
 
@@ -214,6 +221,20 @@ def _slower(model: Model, source: Model, reference: Model) -> list[str]:
     what = "the baseline" if source is reference else "the float model it was made from"
     times = words.times_text(1 / ratio)
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]
+
+
+def _idle_zeros(model: Model, reference: Model) -> list[str]:
+    """Zeros among whole rows and columns: the runtimes multiply by them as by any number."""
+    size = model["size"] or {}
+    if model is reference or not model["latency"] or not size.get("matrices"):
+        return []
+    sparsity = 1 - size["matrices_nonzero"] / size["matrices"]
+    if sparsity < SPARSE_FROM:
+        return []
+    return [
+        f"{sparsity:.0%} of the encoder's matrices of {model['name']} are zeros: they save disk "
+        "when packed, and no time, for no runtime here skips them."
+    ]
 
 
 def _noise(machine: Mapping[str, Any], models: Sequence[Model]) -> list[str]:

@@ -43,8 +43,8 @@ def render_html(report: Mapping[str, Any]) -> str:
     validate_report(report)
     parts = [
         _top(report),
-        _cards(report),
         findings_list(report["findings"]),
+        _cards(report),
         gates_table(report),
         models_table(report),
         _pictures(report),

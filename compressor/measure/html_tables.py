@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -124,15 +124,17 @@ def metrics_table(report: Mapping[str, Any]) -> str:
         return ""
     rows = [
         [cell(model["name"], head=True)]
-        + [cell(words.metric_text(n, v), exact=v) for n, v in _in_order(model, names)]
+        + [_metric_cell(name, model["accuracy"]["all"].get(name) or {}) for name in names]
         for model in scored
     ]
     heads = [words.metric_heading(name).capitalize() for name in names]
     return f"<h2>Every metric</h2>{table(['Model', *heads], rows)}"
 
 
-def _in_order(model: Model, names: Sequence[str]) -> list[tuple[str, float | None]]:
-    return [(name, model["accuracy"]["all"].get(name)) for name in names]
+def _metric_cell(name: str, found: Mapping[str, Any]) -> str:
+    value = found.get("value")
+    interval = words.interval_text(name, found.get("low"), found.get("high"))
+    return cell(f"{words.metric_text(name, value)} ({interval})", exact=value)
 
 
 def latency_table(report: Mapping[str, Any]) -> str:

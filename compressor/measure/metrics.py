@@ -137,25 +137,27 @@ def score(
         seed: of the bootstrap.
 
     Returns:
-        metric, value, n (rows), low, high, all (every metric), not_finite (rows whose outputs
-        hold NaN or infinity) and predicted (rows per predicted class, or None).
+        metric, value, n (rows), low, high, all (value, low and high of every metric), not_finite
+        (rows whose outputs hold NaN or infinity) and predicted (rows per predicted class, or
+        None).
 
     Raises:
         InputError: as `bootstrap_interval`.
+        KeyError: the task has no such metric.
     """
-    low, high = bootstrap_interval(task_name, metric, outputs, labels, seed=seed)
-    values = evaluate_predictions(task_name, outputs, labels)
+    every = {}
+    for name, value in evaluate_predictions(task_name, outputs, labels).items():
+        low, high = bootstrap_interval(task_name, name, outputs, labels, seed=seed)
+        every[name] = {"value": value, "low": low, "high": high}
     finite = np.isfinite(np.asarray(outputs, dtype=np.float64)).reshape(len(labels), -1).all(axis=1)
     predicted = None
     if task_name == CLASSIFICATION and finite.all():
         predicted = np.bincount(np.argmax(outputs, axis=1), minlength=outputs.shape[1]).tolist()
     return {
         "metric": metric,
-        "value": values[metric],
         "n": len(labels),
-        "low": low,
-        "high": high,
-        "all": values,
+        **every[metric],
+        "all": every,
         "not_finite": int((~finite).sum()),
         "predicted": predicted,
     }

@@ -21,6 +21,8 @@ from compressor.measure.schema import SCHEMA, SIZES, validate_report
 from compressor.measure.speed import speedups
 
 Model = Mapping[str, Any]
+# What the zeros of a sparse model save is counted from the whole matrices of the dense one.
+_OF_MATRICES = dict.fromkeys(("matrices_nonzero", "matrices_bitmask", "matrices_index"), "matrices")
 
 
 __all__ = ["build_report", "model_named", "pareto_front", "report_rows", "validate_report"]
@@ -176,7 +178,9 @@ def p50_at(model: Model, shape: tuple[int, int]) -> float | None:
 def _completed(model: Model, reference: Model, seed: int) -> dict[str, Any]:
     """The model with everything that follows from comparing it with the baseline."""
     size, base_size = model.get("size") or {}, reference.get("size") or {}
-    ratios = {key: _ratio(base_size.get(key), size.get(key)) for key in SIZES}
+    ratios = {
+        key: _ratio(base_size.get(_OF_MATRICES.get(key, key)), size.get(key)) for key in SIZES
+    }
     whole, by_shape = speedups(
         model.get("latency") or [], reference.get("latency") or [], seed=seed
     )

@@ -32,12 +32,14 @@ _PAIRED = {
     "mcnemar": _NUMBER_OR_NULL,
 }
 
-# Ways of counting bytes, and what a table calls them.
+# Ways of counting bytes, and what a table calls them. The last three are shares of the baseline's
+# matrices as they are stored: a dense model has no positions to pay for.
 SIZES = {
     "disk": "Disk",
     "zstd": "Packed by zstd",
     "weights": "Weights",
     "nonzero": "Non-zero weights",
+    "encoder_weights": "Weights, encoder only",
     "encoder_nonzero": "Non-zero, encoder only",
     "matrices": "Encoder's matrices",
     "matrices_nonzero": "their non-zeros",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,23 @@ def flag_of(field: Any) -> str:
     return "--" + (field.metadata.get("flag") or field.name.replace("_", "-")).partition("/")[0]
 
 
+def refuse_idle(options: Any, flagged: Sequence[str], because: str) -> None:
+    """Refuse options that were set and would do nothing.
+
+    Args:
+        options: an options dataclass.
+        flagged: names of its fields.
+        because: the end of the sentence about a flag that does nothing.
+
+    Raises:
+        UsageError: one of the fields has another value than its default.
+    """
+    for field in fields(options):
+        if field.name in flagged and getattr(options, field.name) != field.default:
+            flag = flag_of(field)
+            raise UsageError(f"{flag} does nothing {because}", where=flag)
+
+
 def names(kind: str) -> list[str]:
     """Names of the methods of a kind, sorted."""
     folder = Path(__file__).parent / kind
@@ -70,6 +88,11 @@ def every() -> list[Method]:
     return [method(kind, name) for kind in KINDS for name in names(kind)]
 
 
+def known(kinds: Sequence[str], flag: str, verb: str) -> list[str]:
+    """Names of what a flag of a verb takes: every modifier, of other kinds the verb's own."""
+    return [m.name for m in every() if m.kind in kinds and (flag == "--with" or verb in m.verbs)]
+
+
 def look_up(name: str, kinds: tuple[str, ...], flag: str, verb: str) -> Method:
     """The method called `name` among `kinds`.
 
@@ -82,10 +105,10 @@ def look_up(name: str, kinds: tuple[str, ...], flag: str, verb: str) -> Method:
             found = method(kind, wanted)
             if flag == "--with" or verb in found.verbs:
                 return found
-    known = [m.name for m in every() if m.kind in kinds and (flag == "--with" or verb in m.verbs)]
-    near = difflib.get_close_matches(wanted, known, n=1)
+    there = known(kinds, flag, verb)
+    near = difflib.get_close_matches(wanted, there, n=1)
     raise UsageError(
-        f"{flag} {name}: no such method for {verb}; there are {', '.join(known)}",
+        f"{flag} {name}: no such method for {verb}; there are {', '.join(there)}",
         hint=f"{flag} {near[0]}" if near else f"compressor methods --verb {verb}",
         where=flag,
     )

@@ -37,12 +37,12 @@ def dequantize(model: PreTrainedModel) -> None:
         model.config.__dict__.pop(key, None)
 
 
-def load_dequantized(checkpoint: Checkpoint, *, attention: str = "sdpa") -> Loaded:
+def load_dequantized(checkpoint: Checkpoint, *, attention: str | None = None) -> Loaded:
     """Load an int8 checkpoint as a float model that holds exactly values * scale.
 
     Args:
         checkpoint: the opened folder.
-        attention: "sdpa", or "eager" where ONNX fusion looks for its pattern.
+        attention: see `load`.
     """
     loaded = load_whole(checkpoint, attention=attention)
     dequantize(loaded.model)

@@ -76,7 +76,7 @@ def load(
     *,
     labels: tuple[str, ...] | None = None,
     new_head: bool = False,
-    attention: str = "sdpa",
+    attention: str | None = None,
     seed: int = 0,
     values: bool = True,
     own_head: bool = False,
@@ -88,7 +88,8 @@ def load(
         task: a key of `TASKS`; None loads the model without a head.
         labels: names of the classes of a new head.
         new_head: make a fresh head when the checkpoint has none for this task.
-        attention: "sdpa", or "eager" where attention scores or ONNX fusion are needed.
+        attention: "eager" where attention scores, second derivatives or ONNX fusion are needed;
+            None for the fastest that the family has.
         seed: of a new head's first weights.
         values: False reads none and leaves the module on the meta device, which costs no memory
             and tells whether the checkpoint would load.
@@ -102,6 +103,8 @@ def load(
 
     quiet_libraries()
     options: dict[str, Any] = {} if values else {"device_map": "meta"}
+    if attention:  # asking for a kind that a family lacks is refused
+        options["attn_implementation"] = attention
     if new_head and task in ("text-classification", "regression"):
         options["num_labels"] = len(labels) if labels else 1
         if labels:
@@ -123,7 +126,6 @@ def load(
             model, report = model_class.from_pretrained(
                 folder,
                 dtype=torch.float32,
-                attn_implementation=attention,
                 local_files_only=True,
                 output_loading_info=True,
                 **options,
@@ -139,7 +141,9 @@ def load(
     return Loaded(model.eval(), _tokenizer(checkpoint, model), checkpoint, task)
 
 
-def load_whole(checkpoint: Checkpoint, *, attention: str = "sdpa", values: bool = True) -> Loaded:
+def load_whole(
+    checkpoint: Checkpoint, *, attention: str | None = None, values: bool = True
+) -> Loaded:
     """Load a checkpoint with the head that it has, also one for a task that is not in `TASKS`.
 
     Args:

@@ -34,6 +34,7 @@ def test_dense_floats(folder):
         "disk": checkpoint.disk_bytes,
         "weights": 4 * count,
         "nonzero": 4 * count,
+        "encoder_weights": 8 * (LAYER + BIASES),
         "encoder_nonzero": 8 * (LAYER + BIASES),
         "matrices": 8 * LAYER,
         "matrices_nonzero": 8 * LAYER,

@@ -7,6 +7,7 @@ import typing
 
 import pytest
 
+import tiny
 from compressor.cli import run
 from compressor.commands.signature import known_flags
 from compressor.commands.slots import values_of
@@ -32,6 +33,54 @@ def test_help_of_every_verb_names_its_flags(verb, capsys):
     assert "Usage: compressor" in shown
     for flag in known_flags(verb, []):
         assert flag in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "kind"),
+    [
+        ("prune", "--method", "transforms"),
+        ("prune", "--with", "modifiers"),
+        ("quantize", "--method", "transforms"),
+        ("distill", "--method", "objectives"),
+        ("distill", "--student", "students"),
+    ],
+)
+def test_help_lists_the_methods(verb, flag, kind, capsys):
+    assert run([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    shown = " ".join(shown[shown.index(flag) :].split())
+    for method in every():
+        if method.kind == kind and (flag == "--with" or verb in method.verbs):
+            assert method.name in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        ("prune m --method magnitude --pattern 2:4 --sparsity 0.9", "--sparsity does nothing"),
+        ("prune m --method magnitude --pattern 2:4 --scope global", "--scope does nothing"),
+        ("prune m --method wanda --pattern 2:4 --sparsity 0.9", "--sparsity does nothing"),
+        ("prune m --method sparsegpt --pattern 2:4 --sparsity 0.9", "--sparsity does nothing"),
+        ("prune m --method obert --pattern 2:4 --scope uniform", "--scope does nothing"),
+        ("prune m --method layer_drop --drop-layers 0 --drop 1", "--drop does nothing"),
+        (
+            "prune m --method layer_drop --strategy contribution --similarity-threshold 0.9 "
+            "--drop 1",
+            "--drop does nothing",
+        ),
+        ("benchmark m --landscape-rows 9", "--landscape-rows does nothing"),
+        ("finetune m --with swa --with alrs", "swa and alrs each set the learning rate"),
+        ("finetune m --with alrs --schedule cosine", "--schedule does nothing"),
+        ("finetune m --with swa --cycle-epochs 1", "--cycle-epochs does nothing"),
+        ("prune m --method gmp --rewind --schedule cosine", "--schedule does nothing"),
+        ("prune m --method gmp --rewind --with swa", "gmp and swa each set the learning rate"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(words, refusal, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tiny.checkpoint(tmp_path / "m")
+    assert run(words.split()) == 2
+    assert refusal in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

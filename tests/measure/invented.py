@@ -48,7 +48,7 @@ def accuracy(value: float, metric: str = "accuracy", **more) -> dict:
         "n": 872,
         "low": value - width,
         "high": value + width,
-        "all": {metric: value},
+        "all": {metric: {"value": value, "low": value - width, "high": value + width}},
         **more,
     }
 
@@ -59,11 +59,12 @@ def size(disk: int, nonzero: int | None = None) -> dict:
         "zstd": disk // 2,
         "weights": disk - 1000,
         "nonzero": nonzero or disk - 1000,
+        "encoder_weights": disk // 2,
         "encoder_nonzero": disk // 2,
         "matrices": disk // 2,
-        "matrices_nonzero": disk // 20,
-        "matrices_bitmask": disk // 16,
-        "matrices_index": disk // 15,
+        "matrices_nonzero": disk // 2,
+        "matrices_bitmask": disk,
+        "matrices_index": disk + disk // 2,
         "parameters": disk // 4,
     }
 

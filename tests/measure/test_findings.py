@@ -35,6 +35,25 @@ def test_a_model_that_says_one_thing_is_named_with_the_label(machine, make):
     assert "every one" not in " ".join(findings(machine, models))
 
 
+def test_a_model_that_says_one_thing_is_never_the_best(machine, make):
+    sound, constant = make.measured("b", 50, 5.0, 0.89), make.measured("c", 10, 1.0, 0.895)
+    constant["accuracy"]["predicted"] = [0, 872]
+    models = [make.measured("a", 90, 9.0, 0.9), sound, constant]
+    report = build_report(machine, {"name": "text-classification"}, "a", models, "", 0)
+    assert best_candidate(report)["name"] == "b"
+    assert report["summary"].startswith("b is 1.80x smaller")
+    assert "c is" not in report["summary"]
+
+
+def test_zeros_that_save_no_time_are_called_so(machine, make):
+    models = [make.measured("a", 90, 9.0, 0.9), make.measured("b", 50, 5.0, 0.9)]
+    models[1]["size"] |= {"matrices": 1000, "matrices_nonzero": 200}
+    (sentence,) = findings(machine, models)
+    assert sentence.startswith("80% of the encoder's matrices of b are zeros: they save disk")
+    models[1]["size"]["matrices_nonzero"] = 900
+    assert findings(machine, models) == []
+
+
 def test_accuracy_lost_beyond_the_interval_is_named_and_within_it_is_not(machine, make):
     base = make.measured("a", 90, 9.0, 0.9)
     close, far = make.measured("b", 50, 5.0, 0.885), make.measured("c", 40, 4.0, 0.87)

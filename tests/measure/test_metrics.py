@@ -122,7 +122,9 @@ def test_score_counts_predictions():
     )
     assert entry["predicted"] == [1, 2, 0]
     assert entry["n"] == 3
-    assert entry["value"] == entry["all"]["accuracy"] == pytest.approx(2 / 3)
+    assert entry["value"] == entry["all"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    for found in (entry["all"]["accuracy"], entry["all"]["f1_macro"]):
+        assert found["low"] < found["value"] < found["high"]
     assert entry["low"] <= entry["value"] <= entry["high"]
 
 

@@ -32,9 +32,36 @@ def test_ratios_against_the_baseline_by_hand(report):
     assert report["drop_unit"] == "points"
 
 
+def test_what_zeros_save_is_counted_from_the_dense_matrices(machine, make):
+    dense, sparse = (make.measured(name, 90, 9.0, 0.9) for name in ("dense", "sparse"))
+    numel, living = 1_000_000, 100_000
+    dense["size"] |= {
+        "matrices": 4 * numel,
+        "matrices_nonzero": 4 * numel,
+        "matrices_bitmask": 4 * numel + numel // 8,
+        "matrices_index": 6 * numel,
+    }
+    sparse["size"] |= {
+        "matrices": numel,
+        "matrices_nonzero": living,
+        "matrices_bitmask": living + numel // 8,
+        "matrices_index": 3 * living,
+    }
+    report = build_report(machine, None, "dense", [dense, sparse], "", 0)
+    ratios = model_named(report["models"], "sparse")["compression_ratio"]
+    assert ratios["matrices"] == 4
+    assert ratios["matrices_nonzero"] == 40
+    assert ratios["matrices_bitmask"] == pytest.approx(17.8, abs=0.03)
+    assert ratios["matrices_index"] == pytest.approx(13.3, abs=0.04)
+
+
 def test_the_baseline_is_one_of_everything(report):
     teacher = model_named(report["models"], "teacher")
-    assert set(teacher["compression_ratio"].values()) == {1.0}
+    ratios = dict(teacher["compression_ratio"])
+    # Positions would cost a dense model something.
+    assert ratios.pop("matrices_bitmask") == 0.5
+    assert ratios.pop("matrices_index") == pytest.approx(1 / 3)
+    assert set(ratios.values()) == {1.0}
     assert (teacher["speedup"], teacher["retention"], teacher["drop"]) == (1.0, 1.0, 0.0)
     assert teacher["compression_to_accuracy"] == 1.0
 

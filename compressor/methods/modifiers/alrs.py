@@ -53,6 +53,11 @@ class Options:
         1e-4, "share of --lr below which training ends", low=0.0, high=1.0, source="the paper"
     )
 
+    @property
+    def sets_rate(self) -> bool:
+        """Whether the schedule of the training has no say."""
+        return True
+
 
 class Modifier:
     """Sets the rate of every step after the warm-up."""

@@ -65,6 +65,11 @@ class Options:
         False, "hold the learning rate near its peak while pruning", source="Prune Once for All"
     )
 
+    @property
+    def sets_rate(self) -> bool:
+        """Whether the schedule of the training has no say."""
+        return self.rewind
+
 
 def rewound_rate(
     step: int, *, start: int, end: int, every: int, total: int, warmup: int

@@ -49,6 +49,11 @@ class Options:
         source="the paper",
     )
 
+    @property
+    def sets_rate(self) -> bool:
+        """Whether the schedule of the training has no say."""
+        return self.swa_schedule == "constant"
+
     def __post_init__(self) -> None:
         if self.swa_lr and self.swa_schedule == "planned":
             raise UsageError("--swa-lr does nothing with --swa-schedule planned", where="--swa-lr")

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
+from compressor.methods.find import refuse_idle
 from compressor.model.fewer_layers import keeping_layers, stack_of
 from compressor.model.layers import only_stack
 from compressor.model.rewrite import Rewriting
@@ -66,11 +67,15 @@ class Options:
     samples: int = option(512, "contribution: rows to compare on", low=1)
 
     def __post_init__(self) -> None:
+        if self.drop_layers:
+            refuse_idle(self, ("drop", "strategy"), "with --drop-layers, which names them")
         compared = (self.similarity_threshold, self.pool, self.samples)
         if compared != (1.0, "first", 512) and not needs_data(self):
             raise UsageError(
                 "--similarity-threshold, --pool and --samples belong to --strategy contribution"
             )
+        if self.similarity_threshold < 1:
+            refuse_idle(self, ("drop",), "with --similarity-threshold, which decides how many go")
 
 
 def dropped_layers(layers: int, drop: int, strategy: str) -> list[int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from compressor.checkpoint.families import FAMILIES, base_family, is_linear
 from compressor.errors import UsageError
 from compressor.methods.contract import option
+from compressor.methods.find import refuse_idle
 from compressor.model.layers import without
 from compressor.model.masks import Pattern, n_of_m, parse_pattern, refuse_ragged
 from compressor.model.rewrite import Rewriting, read_tensor
@@ -49,6 +50,8 @@ class Options:
     random_seed: int = option(0, "which draw, with --importance random", low=0)
 
     def __post_init__(self) -> None:
+        if parse_pattern(self.pattern):
+            refuse_idle(self, ("sparsity", "scope"), f"with --pattern {self.pattern}")
         if self.importance != "random" and self.random_seed:
             raise UsageError("--random-seed needs --importance random", where="--random-seed")
         if self.importance == "random" and self.scope == "global":

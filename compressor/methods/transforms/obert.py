@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
 from compressor.methods.contract import Batch, option
+from compressor.methods.find import refuse_idle
 from compressor.methods.fisher import fisher_inverses, from_blocks, in_blocks, taken_together
 from compressor.model.calibration import no_rows, rows_in
 from compressor.model.layers import encoder_linears, in_rows, input_counts, without
@@ -77,6 +78,10 @@ class Options:
         source="the paper",
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
+
+    def __post_init__(self) -> None:
+        if parse_pattern(self.pattern):
+            refuse_idle(self, ("sparsity", "scope"), f"with --pattern {self.pattern}")
 
 
 def block_saliency(weight: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:

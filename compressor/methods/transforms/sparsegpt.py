@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, option
+from compressor.methods.find import refuse_idle
 from compressor.methods.layerwise import change_layer_by_layer, inverse_factor
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
@@ -68,6 +69,10 @@ class Options:
         128, "number of columns among which weights are compared", low=1, source="the paper"
     )
     exclude: str = option("", "comma-separated parts of module names to leave dense")
+
+    def __post_init__(self) -> None:
+        if parse_pattern(self.pattern):
+            refuse_idle(self, ("sparsity",), f"with --pattern {self.pattern}")
 
 
 def saliency(weight: torch.Tensor, factor: torch.Tensor, live: torch.Tensor) -> torch.Tensor:

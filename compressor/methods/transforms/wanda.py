@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.methods.contract import Batch, option
+from compressor.methods.find import refuse_idle
 from compressor.methods.layerwise import change_layer_by_layer
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
@@ -54,6 +55,10 @@ class Options:
     )
     samples: int = option(128, "number of rows to calibrate on", low=1, source="the paper")
     exclude: str = option("", "comma-separated parts of module names to leave dense")
+
+    def __post_init__(self) -> None:
+        if parse_pattern(self.pattern):
+            refuse_idle(self, ("sparsity", "scope"), f"with --pattern {self.pattern}")
 
 
 def wanda_scores(weight: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
