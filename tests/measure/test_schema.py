@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 
 from compressor.errors import InputError
+from compressor.measure import schema
 from compressor.measure.schema import validate_report
 
 
@@ -81,3 +83,20 @@ def test_two_models_of_one_name_are_refused(report):
 def test_anything_else_is_no_report(value):
     with pytest.raises(InputError, match="the report: expected an object"):
         validate_report(value)
+
+
+def keys_of(specification):
+    """Every key of a specification, at any depth."""
+    if isinstance(specification, dict):
+        for key, part in specification.items():
+            yield key.removesuffix("?")
+            yield from keys_of(part)
+    elif isinstance(specification, list | tuple):
+        for part in specification:
+            yield from keys_of(part)
+
+
+def test_the_documentation_names_every_key():
+    text = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
+    missing = {key for key in keys_of(schema._REPORT) if f"`{key}`" not in text}
+    assert not missing
