@@ -6,7 +6,7 @@
     python tests/benchmarks/pruning.py recovery DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py transfer DATA --epochs 3 --seeds 3 -o FOLDER
 
-`zeros`: 70, 80 and 90 % of the encoder's weights, at once without training, at once with training
+`zeros`: 70, 80, 85 and 90 % of the encoder's weights, at once without training, at once with training
 afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
@@ -40,7 +40,7 @@ from distillation_ablation import (
     write_data,
 )
 
-SPARSITIES = (0.7, 0.8, 0.9)
+SPARSITIES = (0.7, 0.8, 0.85, 0.9)
 AT_ONCE = {
     "random": "--method magnitude --importance random",
     "magnitude": "--method magnitude",

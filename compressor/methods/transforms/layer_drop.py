@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from compressor import console
 from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Batch, option
 from compressor.methods.find import refuse_idle
@@ -230,7 +231,7 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting | None:
     depth = stack_of(checkpoint)[1]
     gone = chosen_layers(depth, options)
     kept = [index for index in range(depth) if index not in gone]
-    facts = {"kept_layers": kept, "dropped_layers": gone}
+    facts = _map(kept, gone)
     return replace(keeping_layers(checkpoint, kept), facts=lambda: facts)
 
 
@@ -243,4 +244,10 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     kept = [index for index in range(depth) if index not in gone]
     keep_layers(loaded.model, kept)
     shown = [round(value, 4) for value in similarity]
-    return {"kept_layers": kept, "dropped_layers": gone, "similarity": shown}
+    return {**_map(kept, gone), "similarity": shown}
+
+
+def _map(kept: list[int], gone: list[int]) -> dict[str, list[int]]:
+    """The facts about which layers the new ones were, said aloud."""
+    console.note(f"layers 0 to {len(kept) - 1} are the former {', '.join(map(str, kept))}")
+    return {"kept_layers": kept, "dropped_layers": gone}

@@ -31,7 +31,8 @@ def test_ramp_of_the_thirty_epoch_recipe(epoch, expected):
 
 
 @pytest.mark.parametrize(
-    ("step", "expected"), [(1_000, 0.052927), (5_000, 0.2439), (25_000, 0.7875), (60_000, 0.9)]
+    ("step", "expected"),
+    [(1_000, 0.052927), (5_000, 0.2439), (25_000, 0.7875), (40_000, 0.8928), (60_000, 0.9)],
 )
 def test_plain_ramp_from_zero(step, expected):
     assert gmp.cubic_sparsity(step, 0, 50_000, 0.0, 0.9) == pytest.approx(expected, abs=1e-6)

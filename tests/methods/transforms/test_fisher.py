@@ -84,7 +84,7 @@ def test_from_the_command_line_to_disk_and_back(here, capsys):
     assert "heads and" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "roberta", "distilbert", "electra"])
 def test_the_graph_computes_what_torch_does(family, tmp_path, monkeypatch):
     from compressor.export.session import open_session
 
