@@ -6,8 +6,9 @@
     python tests/benchmarks/pruning.py recovery DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py transfer DATA --epochs 3 --seeds 3 -o FOLDER
 
-`zeros`: 70, 80, 85 and 90 % of the encoder's weights, at once without training, at once with training
-afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers alone.
+`zeros`: 70, 80, 85 and 90 % of the encoder's weights, at once without training, at once with
+training afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers
+alone. Also two of every four, at once.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
 `recovery`: 50 and 65 % of them removed, by the Fisher search, before and after EPOCHS of training
@@ -47,6 +48,7 @@ AT_ONCE = {
     "magnitude, global": "--method magnitude --scope global",
     "wanda": "--method wanda",
     "sparsegpt": "--method sparsegpt",
+    "obert": "--method obert",
 }
 # GMP*'s learning: the teacher's softened answers and a rate that starts anew.
 TAUGHT = "--temperature 5.5 --hard-weight 0"
@@ -82,6 +84,8 @@ def zeros(train: str, epochs: float) -> Ways:
         first = f" --initial-sparsity {max(0.5, sparsity - 0.2):.1f}"
         cycle = f" --cycle-epochs {epochs / 5:g} "
         ways[f"{shown} GMP*"] = [GRADUAL + share + first + cycle + train]
+    for name in ("magnitude", "wanda", "sparsegpt", "obert"):
+        ways[f"2:4 {name}"] = [f"prune {{teacher}} {AT_ONCE[name]} --pattern 2:4"]
     return ways
 
 

@@ -1,0 +1,122 @@
+"""Training that is meant to generalise, on a student of three layers, against a teacher.
+
+    python tests/benchmarks/generalisation.py DATA --metric accuracy --seeds 3 -o FOLDER
+    python tests/benchmarks/generalisation.py DATA --time -o FOLDER
+
+The student is MiniLM without every other layer, and each way trains it for the same steps at the
+same rate; nothing is chosen on the rows that are scored. Weights are those of the last step, or
+what a way makes of them. The teacher is MiniLM on the same rows. DATA and the rows that are held
+out are those of `distillation_ablation.py`, which may share FOLDER. Way by way METRIC's mean times
+100 over seeds is printed, with a 95 % interval (Student's t) and the differences to plain training
+and to distillation, paired by seed.
+
+With --time: milliseconds of a step of each way, in turns, alone on the machine; the median of
+ROUNDS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from distillation_ablation import MODEL, compressor, interval, train_teacher, write_data
+
+PLAIN, TAUGHT = "plain", "soft_labels"
+WAYS = {
+    PLAIN: "",
+    "swa": "--with swa",
+    "swad": "--with swad",
+    "sam": "--with sam",
+    "asam": "--with asam",
+    "delta_sam": "--with delta_sam",
+    "hype": "--with hype --precision fp32",
+    "swa, hype": "--with swa --with hype --precision fp32",
+    TAUGHT: "--method soft_labels",
+    "soft_labels, swa": "--method soft_labels --with swa",
+}
+
+
+def words_of(folder: Path, way: str, seed: int, given: argparse.Namespace) -> list[str]:
+    """The command line of a way, without its length and output."""
+    small, flags = str(folder / "small"), WAYS[way].split()
+    begun = ["finetune", small]
+    if TAUGHT in way:
+        begun = ["distill", str(folder / f"teacher-{seed}"), "--student", small]
+        begun += ["--teacher-cache", str(folder / f"answers-{seed}")]
+    data = ["--data", str(folder / "data"), "--lr", given.lr, "--keep", "last"]
+    return [*begun, *flags, *data, "--seed", str(seed)]
+
+
+def score(folder: Path, way: str, seed: int, given: argparse.Namespace) -> float:
+    """The metric of one way and seed, times 100."""
+    name = "".join(c if c.isalnum() else "_" for c in way)
+    target = folder / f"{name}-{given.epochs:g}-{seed}"
+    words = [*words_of(folder, way, seed, given), "--epochs", str(given.epochs)]
+    compressor([*words, "-o", str(target)], target.with_suffix(".log"))
+    return metric_of(target, given.metric)
+
+
+def metric_of(target: Path, metric: str) -> float:
+    """A metric of the weights that were kept, times 100."""
+    record = json.loads((target / "compression.json").read_text(encoding="utf-8"))
+    return 100 * record["steps"][-1]["metrics"][metric]
+
+
+def milliseconds(folder: Path, way: str, given: argparse.Namespace) -> float:
+    """Of one step, by the rows that a short training got through in a second."""
+    target = folder / "timed"
+    words = [*words_of(folder, way, 0, given), "--max-steps", "60", "-o", str(target)]
+    compressor(words, target.with_suffix(".log"))
+    facts = json.loads((target / "run.json").read_text(encoding="utf-8"))
+    return 32_000 / facts["examples_per_second"]
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--metric", default="accuracy")
+    parser.add_argument("--rows", type=int, default=16_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--lr", default="2e-4")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ways", default=";".join(WAYS), help="names separated by semicolons")
+    parser.add_argument("--time", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    folder, seeds, ways = given.output, range(given.seeds), given.ways.split(";")
+    write_data(given.data, folder / "data", given.rows)
+    cut = f"prune {MODEL} --method layer_drop --drop 3 --strategy alternate-even -o".split()
+    compressor([*cut, str(folder / "small")], folder / "small.log")
+    if given.time:
+        train_teacher(folder, 0)
+        spent = [[milliseconds(folder, way, given) for way in ways] for _ in range(given.rounds)]
+        for way, each in zip(ways, zip(*spent, strict=True), strict=True):
+            print(f"| {way} | {statistics.median(each):.0f} |")
+        return
+    with ThreadPoolExecutor(given.workers) as pool:
+        list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
+        jobs = [(way, seed) for way in ways for seed in seeds]
+        scores = pool.map(lambda job: score(folder, *job, given), jobs)
+        found = dict(zip(jobs, scores, strict=True))
+    teachers = [metric_of(folder / f"teacher-{seed}", given.metric) for seed in seeds]
+    print(f"| way | {given.metric} | against plain | against {TAUGHT} |\n| --- | --- | --- | --- |")
+    print(f"| teacher | {interval(teachers)} | | |")
+    for way in ways:
+        against = [
+            interval([found[way, s] - found[other, s] for s in seeds])
+            if other in ways and other != way
+            else ""
+            for other in (PLAIN, TAUGHT)
+        ]
+        values = interval([found[way, seed] for seed in seeds])
+        print(f"| {way} | {values} | {against[0]} | {against[1]} |")
+
+
+if __name__ == "__main__":
+    main()
