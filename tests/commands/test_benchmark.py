@@ -340,3 +340,32 @@ class TestStoredBaseline:
         words = ["benchmark", here / "onnx", "--baseline", "broken.json", *QUICK, "-o", "report"]
         assert go(*words) == 3
         assert "broken.json" in capsys.readouterr().err
+
+
+@pytest.fixture
+def broken(here, tmp_path):
+    """The teacher with outputs past the largest number, and one that always says the same."""
+    import transformers
+
+    for name, size, bias in (("dead", 3e38, 0.0), ("constant", 0.1, 1e4)):
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(here / "teacher")
+        model.classifier.weight.data.sign_().mul_(size)
+        model.classifier.bias.data[1] += bias
+        model.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    return here
+
+
+def test_dead_and_one_class_models_are_called_out_first(broken, tmp_path):
+    words = ["benchmark", broken / "onnx", "dead", "constant", "--baseline", broken / "teacher"]
+    assert go(*words, "--data", broken / "data", *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    found = report["findings"]
+    assert found[0] == (
+        "dead gave NaN or infinite outputs for 64 of 64 rows: the model is broken and has no "
+        "accuracy."
+    )
+    assert found[1].startswith("constant answers 'positive' for every one of 64 rows")
+    assert report["summary"].startswith("onnx is ")
+    lines = (tmp_path / "report/report.md").read_text().splitlines()
+    assert lines[2:4] == [f"- {sentence}" for sentence in found[:2]]
