@@ -186,16 +186,19 @@ def measure_all(
     from compressor.commands.timing import Timed, cores_for, time_candidates
     from compressor.measure.machine import add_load_after, machine_facts
     from compressor.measure.report import build_report
+    from compressor.model.devices import common_device, gpu_facts
 
     threads = measure.threads or len(os.sched_getaffinity(0))
-    machine = machine_facts(threads, cores_for(threads))
+    graphs = any(checkpoint.runtime == "onnxruntime" for checkpoint in checkpoints)
+    device = common_device(shared.device, graphs=graphs)
+    machine = {**machine_facts(threads, cores_for(threads)), "gpu": gpu_facts(device)}
     named = dict(zip(_names(checkpoints), checkpoints, strict=True))
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
     task, facts, answers, timed = None, [], [], []
     doing = f"scoring on {split}" if dataset else "loading"
     with console.Progress(doing, len(named)) as progress:
         for name, checkpoint in named.items():
-            candidate = open_candidate(checkpoint, name, threads, shared.device)
+            candidate = open_candidate(checkpoint, name, threads, device, measure.precision)
             facts.append(candidate.facts())
             timed.append(Timed.of(candidate))
             if dataset is not None:
@@ -207,7 +210,7 @@ def measure_all(
         if measure.disagreements:
             write_disagreements(Path(measure.disagreements), dataset, split, list(named), answers)
         if measure.landscape:
-            drawn = landscapes(named, dataset, split, measure, shared.device, shared.seed)
+            drawn = landscapes(named, dataset, split, measure, device, shared.seed)
             for entry in facts:
                 entry["landscape"] = drawn.get(entry["name"])
     times = time_candidates(

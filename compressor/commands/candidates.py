@@ -40,6 +40,7 @@ class Candidate:
         vocabulary: ids that a latency call draws from.
         longest: most tokens that it takes.
         device: where it runs.
+        precision: number format that PyTorch computes in.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Candidate:
     vocabulary: int
     longest: int
     device: str
+    precision: str = "fp32"
 
     def matrices(self) -> list[tuple[int, int]]:
         """The shapes of the matrices inside the layers."""
@@ -75,23 +77,32 @@ class Candidate:
             # PyTorch turns the integers back into floats: right numbers, no gain in speed.
             bits = (*weight_bits(self.checkpoint), 8)[0]
             facts["precision"] = f"int{bits} (simulated)"
+        elif self.checkpoint.runtime == "torch" and self.precision != "fp32":
+            facts["precision"] = self.precision
         return facts
 
 
-def open_candidate(checkpoint: Checkpoint, name: str, threads: int, device: str) -> Candidate:
+def open_candidate(
+    checkpoint: Checkpoint, name: str, threads: int, device: str, precision: str
+) -> Candidate:
     """Load a folder to score it.
 
     Args:
         checkpoint: the opened folder, PyTorch or ONNX.
         name: how the report calls it.
         threads: threads that its runtime may use.
-        device: "auto", "cpu" or "cuda".
+        device: "cpu" or "cuda".
+        precision: number format that PyTorch computes in.
     """
-    opened = _open_graph if checkpoint.runtime == "onnxruntime" else _open_model
-    return Candidate(name, checkpoint, *opened(checkpoint, threads, device))
+    if checkpoint.runtime == "onnxruntime":
+        return Candidate(name, checkpoint, *_open_graph(checkpoint, threads, device))
+    opened = _open_model(checkpoint, threads, device, precision)
+    return Candidate(name, checkpoint, *opened, precision)
 
 
-def open_calls(checkpoint: Checkpoint, threads: int, device: str, vocabulary: int) -> Calls:
+def open_calls(
+    checkpoint: Checkpoint, threads: int, device: str, vocabulary: int, precision: str
+) -> Calls:
     """Load a folder to time it: a function from (batch, length) to a ready call on made-up ids.
 
     A graph is opened without its tokenizer, and so without PyTorch and transformers.
@@ -99,8 +110,9 @@ def open_calls(checkpoint: Checkpoint, threads: int, device: str, vocabulary: in
     Args:
         checkpoint: the opened folder, PyTorch or ONNX.
         threads: threads that its runtime may use.
-        device: "auto", "cpu" or "cuda".
+        device: "cpu" or "cuda".
         vocabulary: ids are drawn below it.
+        precision: number format that PyTorch computes in.
     """
     if checkpoint.runtime == "onnxruntime":
         from compressor.export.session import open_session
@@ -108,7 +120,7 @@ def open_calls(checkpoint: Checkpoint, threads: int, device: str, vocabulary: in
         session = open_session(checkpoint.path, threads=threads, cuda=device == "cuda")
         forward, names = session.run, session.input_names
     else:
-        forward = _open_model(checkpoint, threads, device)[0]
+        forward = _open_model(checkpoint, threads, device, precision)[0]
         names = ("input_ids", "attention_mask")
 
     def prepare(batch: int, length: int) -> Call:
@@ -125,7 +137,7 @@ def open_calls(checkpoint: Checkpoint, threads: int, device: str, vocabulary: in
 Opened = tuple["Forward", "PreTrainedTokenizerBase | None", int, int, str]
 
 
-def _open_model(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
+def _open_model(checkpoint: Checkpoint, threads: int, device: str, precision: str) -> Opened:
     import torch
 
     from compressor.model.inputs import fed
@@ -134,7 +146,9 @@ def _open_model(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
     where = choose_device(device)
     torch.set_num_threads(threads)
     loaded = load(checkpoint, task_of(checkpoint))
-    model = loaded.model.to(where)
+    kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    # Integers that unpack into floats do so in the format that the checkpoint was made from.
+    model = loaded.model.to(where, None if checkpoint.quantization else kind)
     key = "logits" if task_of(checkpoint) else "last_hidden_state"
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -35,6 +35,11 @@ class MeasureOptions:
     landscape_rho: float = option(
         0.05, "length of the step whose rise of the loss is its sharpness", low=1e-6, source="SAM"
     )
+    precision: str = option(
+        "fp32",
+        "number format that PyTorch models compute in; a graph keeps its own",
+        choices=("fp32", "fp16", "bf16"),
+    )
     threads: int = option(0, "threads of each model; 0 for all cores allowed", low=0)
     max_length: int = option(128, "longest scored input in tokens", low=4)
     disagreements: str = option(

@@ -14,6 +14,7 @@ from compressor.commands.candidates import Candidate, open_calls
 from compressor.measure.isolated import Isolated
 from compressor.measure.latency import measure_in_turns
 from compressor.measure.scaling import grid, scaling_of
+from compressor.model.devices import peak_gpu_bytes
 from compressor.model.products import open_products
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Timed:
         longest: most tokens that it takes.
         matrices: shapes of the matrices inside its layers.
         device: where it runs.
+        precision: number format that PyTorch computes in.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Timed:
     longest: int
     matrices: list[tuple[int, int]]
     device: str
+    precision: str = "fp32"
 
     @classmethod
     def of(cls, candidate: Candidate) -> Timed:
@@ -53,6 +56,7 @@ class Timed:
             longest=candidate.longest,
             matrices=candidate.matrices(),
             device=candidate.device,
+            precision=candidate.precision,
         )
 
 
@@ -85,7 +89,8 @@ def time_candidates(
 
     Returns:
         name -> latency (see `measure_in_turns`), open_ms and first_ms (see `Isolated`),
-        peak_memory_bytes of the whole process, and scaling (see `scaling_of`) where it is asked.
+        peak_memory_bytes of the whole process, peak_gpu_bytes of torch in it, and scaling (see
+        `scaling_of`) where it is asked.
     """
     longest = min(model.longest for model in models)
     fitting = [shape for shape in shapes if shape[1] <= longest]
@@ -96,7 +101,12 @@ def time_candidates(
         with console.Progress("opening each model in its own process", len(models)) as progress:
             for model in models:
                 calls = partial(
-                    open_calls, model.checkpoint, threads, model.device, model.vocabulary
+                    open_calls,
+                    model.checkpoint,
+                    threads,
+                    model.device,
+                    model.vocabulary,
+                    model.precision,
                 )
                 isolated = Isolated(model.name, calls, cores_for(threads))
                 opened[model.name] = stack.enter_context(isolated)
@@ -109,6 +119,7 @@ def time_candidates(
                 "open_ms": isolated.open_ms,
                 "first_ms": isolated.first_ms,
                 "peak_memory_bytes": isolated.peak_memory_bytes(),
+                "peak_gpu_bytes": isolated.ask(peak_gpu_bytes),
             }
             for name, isolated in opened.items()
         }

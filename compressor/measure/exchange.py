@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
 
+from compressor.measure import words
 from compressor.measure.comparison import abouts, comparison_rows, sentences
 from compressor.measure.gates import describe
 from compressor.measure.report import report_rows
@@ -26,8 +27,7 @@ def render_markdown(report: Mapping[str, Any]) -> str:
         lines.append("")
     machine = report["machine"]
     lines += [
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads. Again: "
-        f"`{report['command']}`",
+        f"{words.place(machine)}, {machine['cores']} cores. Again: `{report['command']}`",
         "",
     ]
     return "\n".join(lines)

@@ -72,7 +72,7 @@ def _top(report: Mapping[str, Any]) -> str:
     rows = next((m["accuracy"]["n"] for m in report["models"] if m["accuracy"]), None)
     if rows is not None:
         about.append(f"{rows:,} rows")
-    about.append(f"{report['machine']['threads']} threads on {report['machine']['cpu']}")
+    about.append(words.place(report["machine"]))
     return (
         f'<h1>Compression report</h1><p class="about">{escape(" · ".join(about))}</p>'
         f'<p class="summary">{escape(report["summary"])}</p>'
@@ -225,7 +225,7 @@ def _machine(report: Mapping[str, Any]) -> str:
     machine = report["machine"]
     load = machine.get("load_average") or {}
     spoken = [f"{load[when][0]:.2f} {when}" for when in ("before", "after") if load.get(when)]
-    memory = machine.get("memory_bytes")
+    memory, gpu = machine.get("memory_bytes"), machine.get("gpu")
     facts = {
         "Processor": machine["cpu"],
         "Cores": f"{machine['cores']}, {machine['threads']} threads used",
@@ -233,6 +233,7 @@ def _machine(report: Mapping[str, Any]) -> str:
         "Governor": machine.get("governor") or "",
         "Instructions": ", ".join(machine.get("features") or []),
         "Memory": console.size(memory) if memory else "",
+        "GPU": f"{gpu['name']}, {console.size(gpu['memory_bytes'])}" if gpu else "",
         "Load average": ", ".join(spoken),
         "System": " ".join(str(machine[k]) for k in ("os", "architecture") if machine.get(k)),
         "Python": machine.get("python", ""),

@@ -85,6 +85,10 @@ class Isolated:
         """The most memory that the process ever held, libraries included; None if unknown."""
         return self._ask(_peak_memory_bytes)
 
+    def ask(self, what: Callable[[], Any]) -> Any:
+        """What a function that can be pickled returns there."""
+        return self._ask(what)
+
     def _ask(self, what: Callable[..., Any], *details: Any) -> Any:
         try:
             return self._pool.submit(what, *details).result()

@@ -99,6 +99,13 @@ def significant(value: float | None) -> str:
     return _unsigned_zero(f"{value:.{decimals}f}")
 
 
+def place(machine: Mapping[str, Any]) -> str:
+    """What computed: a GPU by name, or the threads of a processor."""
+    if machine.get("gpu"):
+        return str(machine["gpu"]["name"])
+    return f"{machine['threads']} threads on {machine['cpu']}"
+
+
 def step_name(step: Mapping[str, Any]) -> str:
     """A step of a lineage: `distill soft_labels`."""
     return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))

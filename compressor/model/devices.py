@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressor.errors import MachineError
 
@@ -44,3 +44,46 @@ def refuse_absent_gpu(device: str) -> None:
             hint="--device cpu, or install a torch built for the GPU's driver",
             where="--device",
         )
+
+
+def common_device(wanted: str, *, graphs: bool) -> str:
+    """Where models that are compared all run: "cpu" or "cuda".
+
+    Args:
+        wanted: "auto", "cpu" or "cuda"; auto takes the GPU where every runtime can use it, for
+            times of two devices say nothing about two models.
+        graphs: whether ONNX Runtime runs some of them.
+
+    Raises:
+        MachineError: "cuda" where torch sees no GPU.
+    """
+    if wanted == "auto" and graphs:
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return "cpu"
+    return choose_device(wanted).type
+
+
+def gpu_facts(device: str) -> dict[str, Any] | None:
+    """Name and memory of the GPU that computes; None for a processor."""
+    if device != "cuda":
+        return None
+    import torch
+
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+    }
+
+
+def peak_gpu_bytes() -> int | None:
+    """The most GPU memory that torch held in this process; None where it held none."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.max_memory_allocated())

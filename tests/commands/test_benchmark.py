@@ -369,3 +369,13 @@ def test_dead_and_one_class_models_are_called_out_first(broken, tmp_path):
     assert report["summary"].startswith("onnx is ")
     lines = (tmp_path / "report/report.md").read_text().splitlines()
     assert lines[2:4] == [f"- {sentence}" for sentence in found[:2]]
+
+
+def test_models_compute_in_another_number_format(here, tmp_path):
+    words = ["benchmark", here / "teacher", "--data", here / "data", "--precision", "bf16"]
+    assert go(*words, *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    (model,) = report["models"]
+    assert (model["precision"], model["accuracy"]["not_finite"]) == ("bf16", 0)
+    assert model["accuracy"]["value"] > 0.9
+    assert report["machine"]["gpu"] is None
