@@ -78,7 +78,7 @@ def run(
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
     if export.weights != "int8":
         export = replace(export, embeddings=export.weights)
-    if export.tune and checkpoint.family == "vit":
+    if export.tune and checkpoint.reads_images:
         raise UsageError("--tune makes up tokens, and this model takes images", where="--tune")
     shape = one_shape(export.tune) if export.tune else None
     record = {"method": "onnx", **as_record(export)}

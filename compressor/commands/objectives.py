@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compressor.commands.slots import Picked
 from compressor.data.dataset import Dataset
+from compressor.data.tasks import TASKS
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,19 +28,21 @@ def learns_unlabelled(objectives: Sequence[Picked]) -> bool:
     )
 
 
-def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
-    """Refuse an objective that does not serve the task of the rows.
+def refuse_other_task(methods: Sequence[Picked], dataset: Dataset) -> None:
+    """Refuse a method that does not serve the task of the rows.
 
     Raises:
-        UsageError: names the objective and the tasks that it serves.
+        UsageError: names the method and the tasks that it serves.
     """
-    for picked in objectives:
+    for picked in methods:
         served = getattr(picked.method.module, "TASKS", ())
         if served and dataset.task.name not in served:
+            same_rows = TASKS[served[0]].reads == dataset.task.reads
+            hint = f"--task {served[0]} reads the text and leaves labels alone" * same_rows
             raise UsageError(
                 f"{picked.name} serves {' and '.join(served)}; {dataset.source.name} was opened "
                 f"for {dataset.task.name}",
-                hint=f"--task {served[0]} reads the text and leaves labels alone",
+                hint=hint,
                 where="--task",
             )
 

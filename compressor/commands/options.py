@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from compressor.checkpoint.lineage import file_hash
+from compressor.data.tasks import TASKS
 from compressor.errors import UsageError
 from compressor.methods.contract import option
 from compressor.methods.find import flag_of
@@ -64,9 +65,10 @@ class DataOptions:
     task: str = option(
         "",
         "what the model is for; found from the data if absent",
-        choices=("", "text-classification", "regression", "masked-lm", "causal-lm"),
+        choices=("", *TASKS),
     )
     text_columns: str = option("", "the text column, or two separated by a comma")
+    image_column: str = option("", "the column with paths of images, from the file's own folder")
     label_column: str = option("", "the column of labels or scores")
     no_overlap: bool = option(False, "refuse validation rows that stand in the training rows too")
 
@@ -159,3 +161,18 @@ def parse_shapes(text: str, flag: str) -> list[tuple[int, int]]:
             )
         shapes.append((int(batch), int(length)))
     return shapes
+
+
+def parse_batches(text: str, flag: str) -> list[tuple[int, int]]:
+    """`1,8` as [(1, 1), (8, 1)]: shapes of images, whose size is the model's.
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(
+            f"{flag} {text}: the model takes images of one size; expected batches such as 1,8",
+            where=flag,
+        )
+    return [(int(part), 1) for part in parts]

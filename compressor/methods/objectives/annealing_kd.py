@@ -72,9 +72,8 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The loss of one batch in the present stage, and the other for the log."""
-        mask = batch["attention_mask"]
         hard = task_loss(self.task, student.logits, batch["labels"])
-        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
+        learnt, taught = answers(student.logits, batch), answers(teacher.logits, batch)
         form = self.options.logit_distance
         soft = squared_distance(learnt, taught, self.phi, form).mean()
         parts = {

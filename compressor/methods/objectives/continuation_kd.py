@@ -138,9 +138,9 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The mixed loss of one batch."""
-        mask, options = batch["attention_mask"], self.options
+        options = self.options
         hard = task_loss(self.task, student.logits, batch["labels"])
-        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
+        learnt, taught = answers(student.logits, batch), answers(teacher.logits, batch)
         distances = squared_distance(learnt, taught, self.phi, options.logit_distance)
         soft, active = hinge(distances, options.hinge_margin * self.phi)
         parts = {

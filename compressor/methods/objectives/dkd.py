@@ -20,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compressor.data.tasks import has_classes
 from compressor.errors import UsageError
 from compressor.methods.contract import Batch, Context, Loss, option
 from compressor.methods.objectives.task import task_loss
@@ -123,7 +124,7 @@ class Objective:
 
 
 def _refuse_misfit(context: Context) -> None:
-    if context.task != "text-classification":
+    if not has_classes(context.task):
         raise UsageError(
             f"dkd sets the label's class apart from the others, and {context.task} has no classes "
             "of rows",

@@ -55,8 +55,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The mixed loss of one batch."""
-        mask = batch["attention_mask"]
         hard = task_loss(self.task, student.logits, batch["labels"])
-        soft = logit_distance(answers(student.logits, mask), answers(teacher.logits, mask))
+        soft = logit_distance(answers(student.logits, batch), answers(teacher.logits, batch))
         total = (1 - self.hard_weight) * soft + self.hard_weight * hard
         return Loss(total, {"logit_mse": soft.detach(), "hard": hard.detach()})
