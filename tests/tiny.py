@@ -204,8 +204,8 @@ def images(folder: Path, train: int = 48, validation: int = 24, seed: int = 0) -
     return folder
 
 
-def vit(folder: Path, side: int = 16, **sizes: int) -> Path:
-    """Save a random ViT without classes of its own, and how its images are made ready."""
+def vit(folder: Path, side: int = 16, labels: tuple[str, ...] | None = None, **sizes: int) -> Path:
+    """Save a random ViT, and how its images are made ready; without `labels` it names none."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -213,7 +213,11 @@ def vit(folder: Path, side: int = 16, **sizes: int) -> Path:
     shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     shape |= {"intermediate_size": 32, "image_size": side, "patch_size": 4}
     torch.manual_seed(0)
-    made = ViTForImageClassification(ViTConfig(**{**shape, **sizes}, initializer_range=0.2))
+    config = ViTConfig(**{**shape, **sizes}, initializer_range=0.2)
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: index for index, name in enumerate(labels)}
+    made = ViTForImageClassification(config)
     made.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
     return folder

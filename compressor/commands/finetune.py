@@ -54,7 +54,7 @@ def run(
     for checkpoint in models.values():
         refuse_quantized(checkpoint, "finetune")
     dataset = data_in_the_heads_order(data, models["model"])
-    refuse_other_task(objectives, dataset)
+    refuse_other_task(objectives, modifiers, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="finetune",

@@ -28,13 +28,23 @@ def learns_unlabelled(objectives: Sequence[Picked]) -> bool:
     )
 
 
-def refuse_other_task(methods: Sequence[Picked], dataset: Dataset) -> None:
-    """Refuse a method that does not serve the task of the rows.
+def refuse_other_task(
+    objectives: Sequence[Picked], modifiers: Sequence[Picked], dataset: Dataset
+) -> None:
+    """Refuse a method that does not serve the task of the rows, or what another makes of them.
 
     Raises:
-        UsageError: names the method and the tasks that it serves.
+        UsageError: names the method and the tasks that it serves, or both methods.
     """
-    for picked in methods:
+    mixing = [one.name for one in modifiers if getattr(one.method.module, "MIXES_LABELS", False)]
+    single = [one.name for one in objectives if getattr(one.method.module, "ONE_CLASS", False)]
+    if mixing and single:
+        raise UsageError(
+            f"{mixing[0]} makes rows of two classes, and {single[0]} needs one for each row",
+            hint="--method soft_labels",
+            where="--with",
+        )
+    for picked in (*objectives, *modifiers):
         served = getattr(picked.method.module, "TASKS", ())
         if served and dataset.task.name not in served:
             same_rows = TASKS[served[0]].reads == dataset.task.reads

@@ -178,7 +178,7 @@ def _prune_in_training(
         refuse_quantized(models["teacher"], "prune")
     labels, unlabelled = labels_of(checkpoint), learns_unlabelled(objectives)
     dataset = data_for_training(data, labels, unlabelled=unlabelled)
-    refuse_other_task(objectives, dataset)
+    refuse_other_task(objectives, modifiers, dataset)
     job = Job(
         verb="prune",
         words=words,

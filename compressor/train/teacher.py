@@ -111,7 +111,12 @@ class Teacher:
         )
 
     def __call__(self, batch: Batch) -> Views:
-        """What is seen of a batch of the training rows; kept hidden states are 0 at padding."""
+        """What is seen of a batch of the training rows; kept hidden states are 0 at padding.
+
+        A batch without `rows` is not one of theirs, and is asked about.
+        """
+        if "rows" not in batch:
+            return self.ask(batch)
         if self.cache is None:
             return self._mean([self._inputs(batch, feed) for feed in self.feeds])
         import torch

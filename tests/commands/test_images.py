@@ -1,9 +1,7 @@
 """A small ViT on invented images through every verb, and what is refused of it in words."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ import tiny
 from compressor.cli import run
 from compressor.methods.find import every
 from compressor.model import load as loading
-from compressor.train import loop
 
 QUICK = "--data d --batch-size 16 --epochs 1 --lr 1e-3 --precision fp32"
 FORMAT = "preprocessor_config.json"
@@ -117,7 +114,7 @@ MODIFIERS = [method for method in every() if method.kind == "modifiers"]
 OBJECTIVES = ("logit_mse", "dkd", "cosine", "pkd", "rkd", "minilm_v2", "tinybert")
 
 
-@pytest.mark.parametrize("method", some(MODIFIERS, ("swad", "delta_sam", "hype", "cofi")))
+@pytest.mark.parametrize("method", some(MODIFIERS, ("swad", "delta_sam", "cofi")))
 def test_every_modifier_trains_on_images_or_says_why_not(method, here, capsys):
     if method.name == "cofi":
         assert go(f"prune teacher --method cofi {QUICK} -o made") == 3
@@ -146,24 +143,6 @@ def test_every_kind_of_objective_serves_images(name, here):
 def test_methods_that_draw_on_rows_draw_on_images(name, here):
     assert go(f"prune teacher --method {name} --data d -o made") == 0
     assert last_step(here / "made")["metrics"]["accuracy"] > 0.3
-
-
-def test_a_stopped_run_goes_on_to_the_same_weights(here, monkeypatch):
-    words = f"distill teacher --layers 1 {QUICK}"
-    assert go(f"{words} -o whole") == 0
-    plain = loop._Loop._step
-
-    def stopped(self, step):
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return plain(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop._Loop, "_step", stopped)
-        assert go(f"{words} -o cut") == 143
-    assert go(f"{words} -o cut --resume") == 0
-    whole, cut = (here / name / "model.safetensors" for name in ("whole", "cut"))
-    assert whole.read_bytes() == cut.read_bytes()
 
 
 def test_a_teacher_that_reads_images_larger_teaches_by_its_answers(here, capsys):

@@ -33,6 +33,7 @@ VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
 ANY_TOKENIZER = True
+ONE_CLASS = True
 # With two, there is one other class, its share q is 1 for everybody, and NCKD is always zero.
 FEWEST_CLASSES = 3
 
