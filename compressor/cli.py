@@ -27,6 +27,7 @@ __all__ = ["VERBS", "dispatch", "main", "run"]
 
 # Packages whose modules have another name.
 _PIP_NAMES = {
+    "PIL": "pillow",
     "compressed_tensors": "compressed-tensors",
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",

@@ -25,7 +25,7 @@ LEVELS = (
 )
 LEVEL = {room: number for number, rooms in enumerate(LEVELS) for room in rooms}
 # What the loop and the methods agree on lies with the methods.
-SHARED = {"compressor.methods.contract"}
+SHARED = {"compressor.methods.contract", "compressor.methods.option"}
 METHODS = [
     path
     for kind in ("students", "objectives", "modifiers", "transforms", "generators")

@@ -181,3 +181,45 @@ def data(folder: Path, train: int = 64, validation: int = 32, seed: int = 0) -> 
         lines = [json.dumps(row) for row in rows(count, seed * 1000 + offset)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+COLOURS = ("blue", "green", "red")
+
+
+def images(folder: Path, train: int = 48, validation: int = 24, seed: int = 0) -> Path:
+    """A data folder with noisy pictures of 20 x 20 in which one colour is stronger."""
+    import numpy as np
+    from PIL import Image
+
+    draw = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", train), ("validation", validation)):
+        lines = []
+        for number in range(count):
+            colour = number % 3
+            values = draw.integers(0, 120, (20, 20, 3), dtype=np.uint8)
+            values[..., 2 - colour] += 100  # red, green, blue
+            name = f"images/{split}{number}.{'jpg' if number % 2 else 'png'}"
+            Image.fromarray(values).save(folder / name)
+            lines.append(json.dumps({"image": name, "label": COLOURS[colour]}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def vit(folder: Path, side: int = 16, labels: tuple[str, ...] | None = None, **sizes: int) -> Path:
+    """Save a random ViT, and how its images are made ready; without `labels` it names none."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"intermediate_size": 32, "image_size": side, "patch_size": 4}
+    torch.manual_seed(0)
+    config = ViTConfig(**{**shape, **sizes}, initializer_range=0.2)
+    if labels is not None:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {name: index for index, name in enumerate(labels)}
+    made = ViTForImageClassification(config)
+    made.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+    return folder

@@ -135,6 +135,11 @@ def base_family(model_type: str) -> str:
     return model_type.removeprefix(PRUNED_PREFIX)
 
 
+def reads_text(model_type: str) -> bool:
+    """Whether models of this type read text; one that is not known is taken to."""
+    return FAMILIES.get(base_family(model_type), Family()).text
+
+
 def split_layer(name: str) -> tuple[str, int, str] | None:
     """(stack, index, rest) of a tensor inside a transformer layer; None for any other.
 

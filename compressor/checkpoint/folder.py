@@ -16,7 +16,7 @@ from compressor.checkpoint.config import (
     read_config,
     size_in,
 )
-from compressor.checkpoint.families import FAMILIES, base_family, split_layer
+from compressor.checkpoint.families import FAMILIES, base_family, reads_text, split_layer
 from compressor.checkpoint.header import TensorInfo
 from compressor.checkpoint.lineage import (
     changed_files,
@@ -75,6 +75,11 @@ class Checkpoint:
     def family(self) -> str:
         """The model type, or that before pruning for a model whose layers differ."""
         return base_family(self.model_type)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads images, and so has no tokenizer."""
+        return not reads_text(self.model_type)
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -153,8 +158,7 @@ def open_checkpoint(
 
 
 def _check_tokenizer(config: dict[str, Any], folder: Path, names: list[str]) -> None:
-    family = FAMILIES.get(base_family(str(config.get("model_type"))))
-    if family and not family.text:
+    if not reads_text(str(config.get("model_type"))):
         return
     shards.refuse_without_tokenizer(folder, names)
     for name in shards.tokenizer_files(names):

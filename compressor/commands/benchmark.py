@@ -14,11 +14,11 @@ from compressor.checkpoint.folder import Checkpoint
 from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
 from compressor.checkpoint.training import trainings
-from compressor.commands.job import command_line, open_model, print_folder, unique_names
+from compressor.commands.job import command_line, open_model, print_folder
 from compressor.commands.judged import is_made, publish_report
 from compressor.commands.landscape import landscapes, refuse_flat
-from compressor.commands.measure_options import MeasureOptions
-from compressor.commands.options import MODEL_HELP, DataOptions, Shared, parse_shapes
+from compressor.commands.measure_options import MeasureOptions, shapes_for
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
 from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
 from compressor.data.dataset import Dataset, open_dataset
@@ -26,12 +26,14 @@ from compressor.data.domains import domains_of
 from compressor.data.splits import split_for_evaluation
 from compressor.errors import InputError, UsageError
 from compressor.measure import gates as judging
+from compressor.measure.words import unique_names
+from compressor.model.reader import refuse_unreadable
 from compressor.model.tasks import labels_of, task_of
 
 if TYPE_CHECKING:
     from compressor.commands.candidates import Candidate
 
-TOKENISED_ROWS = 200
+READ_ROWS = 200
 
 
 def run(
@@ -55,7 +57,6 @@ def run(
 
     compressor benchmark student exported --baseline teacher --data reviews/ --max-drop 2
     """
-    shapes = parse_shapes(measure.shapes, "--shapes")
     gates = judging.Gates(
         **{name: getattr(measure, name) for name in judging.Gates.__dataclass_fields__}
     )
@@ -63,6 +64,7 @@ def run(
     stored = stored_baseline(baseline)
     first = [] if stored else [_baseline(baseline, opened, shared)]
     checkpoints = list({c.path.resolve(): c for c in (*first, *opened)}.values())
+    shapes = shapes_for(checkpoints, measure)
     dataset = _dataset(data, checkpoints)
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
     if stored:
@@ -161,15 +163,19 @@ def _dataset(data: DataOptions, checkpoints: list[Checkpoint]) -> Dataset | None
     if len(set(classes.values())) > 1:
         shown = "; ".join(f"{name}: {', '.join(c or ())}" for name, c in classes.items())
         raise InputError(f"the models order or name their classes differently: {shown}")
-    return open_dataset(
+    dataset = open_dataset(
         data.data,
         task=data.task or next(iter(tasks.values())),
         text_columns=data.text_columns or None,
+        image_column=data.image_column or None,
         label_column=data.label_column or None,
         model_labels=next(iter(classes.values())),
         split_for_training="test",
         domains=domains_of(data.domain_column, data.domain, data.without_domain),
     )
+    for checkpoint in checkpoints:
+        refuse_unreadable(checkpoint, dataset.task, dataset.source.name)
+    return dataset
 
 
 def measure_all(
@@ -235,9 +241,9 @@ def _names(checkpoints: list[Checkpoint]) -> list[str]:
 def _task_facts(
     dataset: Dataset, split: str, candidate: Candidate, measure: MeasureOptions
 ) -> dict[str, Any]:
-    from compressor.commands.candidates import tokenise_milliseconds
+    from compressor.commands.candidates import reading_milliseconds
 
-    texts = [row.texts for row in islice(dataset.rows(split), TOKENISED_ROWS)]
+    rows = islice(dataset.rows(split), READ_ROWS)
     return {
         "name": dataset.task.name,
         "data": dataset.source.name,
@@ -246,7 +252,7 @@ def _task_facts(
         "labels": list(dataset.labels or ()),
         "metric": dataset.task.metric,
         "max_length": measure.max_length,
-        "tokenise_ms_per_row": tokenise_milliseconds(candidate, texts),
+        "tokenise_ms_per_row": reading_milliseconds(candidate, rows),
     }
 
 

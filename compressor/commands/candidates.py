@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 
 from compressor.checkpoint.facts import compressed_bytes, sizes, tensor_facts, weight_bits
 from compressor.checkpoint.layers import layer_rows
-from compressor.data.tasks import TASKS
 from compressor.model.devices import choose_device
+from compressor.model.reader import Reader, image_shape, images_of
 from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from compressor.checkpoint.folder import Checkpoint
     from compressor.data.dataset import Dataset
+    from compressor.data.rows import Row
     from compressor.measure.isolated import Calls
     from compressor.measure.latency import Call
     from compressor.train.evaluate import Evaluation, Forward
@@ -51,6 +53,11 @@ class Candidate:
     longest: int
     device: str
     precision: str = "fp32"
+
+    @property
+    def reader(self) -> Reader:
+        """What turns rows into its inputs."""
+        return Reader(self.tokenizer, images_of(self.checkpoint), self.longest)
 
     def matrices(self) -> list[tuple[int, int]]:
         """The shapes of the matrices inside the layers."""
@@ -103,7 +110,7 @@ def open_candidate(
 def open_calls(
     checkpoint: Checkpoint, threads: int, device: str, vocabulary: int, precision: str
 ) -> Calls:
-    """Load a folder to time it: a function from (batch, length) to a ready call on made-up ids.
+    """Load a folder to time it: a function from (batch, length) to a ready call on made-up inputs.
 
     A graph is opened without its tokenizer, and so without PyTorch and transformers.
 
@@ -121,17 +128,28 @@ def open_calls(
         forward, names = session.run, session.input_names
     else:
         forward = _open_model(checkpoint, threads, device, precision)[0]
-        names = ("input_ids", "attention_mask")
+        names = ("input_ids", "attention_mask", "pixel_values")
 
     def prepare(batch: int, length: int) -> Call:
-        arrays = {
-            "input_ids": np.random.default_rng(0).integers(0, vocabulary, (batch, length)),
-            "attention_mask": np.ones((batch, length), dtype=np.int64),
-            "token_type_ids": np.zeros((batch, length), dtype=np.int64),
-        }
-        return partial(forward, {name: arrays[name] for name in names})
+        arrays = made_up(checkpoint, vocabulary, batch, length)
+        return partial(forward, {name: arrays[name] for name in names if name in arrays})
 
     return prepare
+
+
+def made_up(
+    checkpoint: Checkpoint, vocabulary: int, batch: int, length: int
+) -> dict[str, np.ndarray]:
+    """Random inputs: int64 ids [batch, length], or float32 [batch, channels, height, width]."""
+    draw = np.random.default_rng(0)
+    if checkpoint.reads_images:
+        pixels = draw.standard_normal((batch, *image_shape(checkpoint)), dtype=np.float32)
+        return {"pixel_values": pixels}
+    return {
+        "input_ids": draw.integers(0, vocabulary, (batch, length)),
+        "attention_mask": np.ones((batch, length), dtype=np.int64),
+        "token_type_ids": np.zeros((batch, length), dtype=np.int64),
+    }
 
 
 Opened = tuple["Forward", "PreTrainedTokenizerBase | None", int, int, str]
@@ -155,12 +173,15 @@ def _open_model(checkpoint: Checkpoint, threads: int, device: str, precision: st
         with torch.inference_mode():
             inputs = fed(model, arrays)
             inputs = {n: torch.from_numpy(array).to(where) for n, array in inputs.items()}
+            inputs = {
+                n: x.to(model.dtype) if x.is_floating_point() else x for n, x in inputs.items()
+            }
             # Copying the result to the host waits for a GPU to finish.
             return model(**inputs)[key].float().cpu().numpy()
 
     with silenced():  # int8 weights unpack on first use, with a bar
-        forward({"input_ids": np.ones((1, 4), dtype=np.int64)})
-    vocabulary = model.config.get_text_config().vocab_size
+        forward(made_up(checkpoint, 2, batch=1, length=4))
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
     return forward, loaded.tokenizer, vocabulary, longest_input(loaded), where.type
 
 
@@ -172,6 +193,8 @@ def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
 
     quiet_libraries()
     session = open_session(checkpoint.path, threads=threads, cuda=device == "cuda")
+    if checkpoint.reads_images:
+        return session.run, None, 0, 1, session.device
     tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
@@ -185,30 +208,28 @@ def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
 
 def outputs_of(candidate: Candidate, dataset: Dataset, split: str, max_length: int) -> Evaluation:
     """What a candidate answers to the rows of a split."""
-    from compressor.data.encode import encode
     from compressor.train.evaluate import evaluate
-    from compressor.train.feed import Feed
+    from compressor.train.feed import feed_of
 
-    task = TASKS[dataset.task.name]
     with TemporaryDirectory(prefix="compressor-") as scratch:
-        encoded = encode(
+        feed = feed_of(
             dataset.rows(split),
-            candidate.tokenizer,
-            task,
-            max_length=min(max_length, candidate.longest),
+            candidate.reader,
+            dataset.task,
+            max_length=max_length,
             folder=Path(scratch),
+            batch_size=16,
         )
-        feed = Feed(encoded, candidate.tokenizer, task, batch_size=16)
         return evaluate(candidate.forward, feed)
 
 
-def tokenise_milliseconds(candidate: Candidate, texts: list[tuple[str, ...]]) -> float:
-    """Median milliseconds to tokenise one row, over `texts`."""
+def reading_milliseconds(candidate: Candidate, rows: Iterable[Row]) -> float:
+    """Median milliseconds to tokenise one row, or to decode its image."""
     import time
 
-    spent = []
-    for parts in texts:
+    reader, spent = candidate.reader, []
+    for row in rows:
         started = time.perf_counter()
-        candidate.tokenizer(*parts)
+        reader.read(row)
         spent.append(time.perf_counter() - started)
     return float(np.median(spent)) * 1000

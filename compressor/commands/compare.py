@@ -13,7 +13,7 @@ from compressor.checkpoint.blocks import Block
 from compressor.checkpoint.lineage import file_hash
 from compressor.checkpoint.reading import file_names, nearest, shown, some
 from compressor.checkpoint.store import check_target, locked, writing
-from compressor.commands.job import command_line, path_from_stdin, print_folder, unique_names
+from compressor.commands.job import command_line, path_from_stdin, print_folder
 from compressor.commands.judged import is_made, write_pages
 from compressor.commands.options import Output
 from compressor.commands.stored import MAKE_ONE, REPORT, read_report
@@ -21,6 +21,7 @@ from compressor.errors import InputError, UsageError
 from compressor.measure.comparison import abouts, build_comparison, comparison_rows, sentences
 from compressor.measure.comparison_html import render_comparison_html
 from compressor.measure.exchange import render_comparison_markdown
+from compressor.measure.words import unique_names
 
 _BLOCK_NAME = re.compile(r"[A-Za-z0-9]+([._-][A-Za-z0-9]+)*")
 

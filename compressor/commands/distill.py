@@ -83,7 +83,7 @@ def run(
     answers = needs_answers(objectives)
     labels, unlabelled = labels_of(models["teacher"]), learns_unlabelled(objectives)
     dataset = data_for_training(data, labels, unlabelled=unlabelled)
-    refuse_other_task(objectives, dataset)
+    refuse_other_task(objectives, modifiers, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="distill",

@@ -149,7 +149,7 @@ def _tested(
 ) -> list[dict[str, Any]]:
     """What a model scores on each domain that it has not seen, beside those that it has."""
     from compressor.commands.landscape import sharpness
-    from compressor.commands.scoring import feed_of
+    from compressor.commands.scoring import split_feed
     from compressor.measure.metrics import score
     from compressor.model.load import load
     from compressor.train.evaluate import evaluate, torch_forward
@@ -170,7 +170,9 @@ def _tested(
         split = next(split for split in reversed(SPLITS) if counts.get(split, {}).get(name))
         unseen = _rows_of(data, checkpoint, only=name)
         with TemporaryDirectory(prefix="compressor-") as scratch:
-            feed = feed_of(unseen, split, loaded, training.max_length, shared.seed, Path(scratch))
+            feed = split_feed(
+                unseen, split, loaded, training.max_length, shared.seed, Path(scratch)
+            )
             answers = evaluate(torch_forward(loaded.model), feed)
         outside = score(task.name, task.metric, answers.outputs, answers.labels, seed=shared.seed)
         found.append(

@@ -13,7 +13,7 @@ from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, Shared, as_record, parse_shapes
 from compressor.errors import GateError, InputError, UsageError
-from compressor.methods.contract import option
+from compressor.methods.option import option
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ def run(
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
     if export.weights != "int8":
         export = replace(export, embeddings=export.weights)
-    if export.tune and checkpoint.family == "vit":
+    if export.tune and checkpoint.reads_images:
         raise UsageError("--tune makes up tokens, and this model takes images", where="--tune")
     shape = one_shape(export.tune) if export.tune else None
     record = {"method": "onnx", **as_record(export)}

@@ -1,4 +1,4 @@
-"""Rows become tokens: what the student reads, and a teacher whose tokenizer is another one."""
+"""Rows become what a model reads: the student, and a teacher that reads in another way."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def feeds_of(
     seed: int,
     folder: Path,
 ) -> tuple[Feed, Feed | None]:
-    """Tokenised training rows and, where there are any, validation rows.
+    """Training rows and, where there are any, validation rows, as a model reads them.
 
     Args:
         dataset: the opened data.
-        loaded: gives the tokenizer and the longest input.
+        loaded: gives the reader.
         training: batch size and length limit.
         objectives: decide how text is masked.
         seed: order of the rows.
-        folder: where the tokens are kept while training.
+        folder: where tokens or pixels are kept while training.
     """
 
     def feed(split: str, masking: Masking) -> Feed:
@@ -52,14 +52,14 @@ def feeds_of(
 def own_feed(
     teacher: Loaded, feed: Feed, dataset: Dataset, training: TrainingOptions, folder: Path
 ) -> Feed:
-    """The training rows in a teacher's own tokens.
+    """The training rows as a teacher reads them.
 
     Args:
-        teacher: gives the tokenizer and the longest input.
-        feed: the same rows in the student's tokens.
+        teacher: gives the reader.
+        feed: the same rows as the student reads them.
         dataset: the opened data.
         training: batch size and length limit.
-        folder: for these tokens alone, while training.
+        folder: for these rows alone, while training.
     """
     return _feed(dataset, "train", teacher, training, feed.seed, folder)
 
@@ -72,24 +72,24 @@ def _feed(
     seed: int,
     folder: Path,
 ) -> Feed:
-    """One split, tokenised into `folder`; see `feeds_of`."""
-    from compressor.data.encode import encode
-    from compressor.model.load import longest_input
-    from compressor.train.feed import Feed
+    """One split, kept in `folder`; see `feeds_of`."""
+    from compressor.train.feed import feed_of
 
-    encoded = encode(
+    made = feed_of(
         dataset.rows(split),
-        loaded.tokenizer,
+        loaded.reader,
         dataset.task,
-        max_length=min(training.max_length, longest_input(loaded)),
+        max_length=training.max_length,
         folder=folder,
+        batch_size=training.batch_size,
+        seed=seed,
         on_long=training.on_long,
     )
     if dataset.labels is not None and split != "train":
-        warn_absent_classes(dataset, split, encoded.labels)
-    return Feed(encoded, loaded.tokenizer, dataset.task, training.batch_size, seed)
+        warn_absent_classes(dataset, split, made.encoded.labels)
+    return made
 
 
 def rows_folder(state: Path) -> Path:
-    """Each process of a launch tokenises for itself."""
+    """Each process of a launch reads the rows for itself."""
     return state / f"process-{os.environ.get('RANK', '0')}"

@@ -60,7 +60,7 @@ def run(
     refuse_teacherless(objectives, teacher)
     models = _opened(model, teacher, shared)
     dataset = data_in_the_heads_order(data, models["model"])
-    refuse_other_task(objectives, dataset)
+    refuse_other_task(objectives, modifiers, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="finetune",

@@ -29,6 +29,7 @@ from compressor.commands.options import Shared
 from compressor.data.dataset import Dataset
 from compressor.errors import GateError, InputError, UsageError
 from compressor.model.devices import refuse_absent_gpu
+from compressor.model.reader import refuse_unreadable
 
 _LONGEST_PATHS = 1_000_000  # bytes; whatever is longer is no path, and may never end
 
@@ -140,8 +141,10 @@ class Job:
             False when there is nothing to do: the output is already made, or this is a dry run.
 
         Raises:
-            InputError, MachineError: the target cannot be written.
+            InputError, MachineError: the target cannot be written, or a model cannot read the rows.
         """
+        for checkpoint in self.models.values() if self.dataset else ():
+            refuse_unreadable(checkpoint, self.dataset.task, self.dataset.source.name)
         if self.shared.reuse and self._is_done():
             console.note(f"{self.verb}: {self.target} is already made by this command")
             print_folder(self.target, {"verb": self.verb, "reused": True})
@@ -281,14 +284,6 @@ def command_line(words: Sequence[str], *, stdin: str = "-", relative: bool = Fal
         else:
             shown.append(shlex.quote(word))
     return " ".join(shown)
-
-
-def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with its parent's where two are alike."""
-    return [
-        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
-        for name, folder in zip(names, folders, strict=True)
-    ]
 
 
 def print_folder(folder: Path, facts: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compressor import console
-from compressor.data.tasks import TASKS
 from compressor.errors import UsageError
 
 if TYPE_CHECKING:
@@ -173,22 +172,19 @@ def rows_of(
     loaded: Loaded, dataset: Dataset, split: str, *, rows: int, max_length: int
 ) -> list[dict[str, torch.Tensor]]:
     """Batches of rows that are spread evenly over the split, on the model's device."""
-    from compressor.data.encode import encode
-    from compressor.model.load import longest_input
-    from compressor.train.feed import Feed
+    from compressor.train.feed import feed_of
 
-    task = TASKS[dataset.task.name]
     every = list(dataset.rows(split))
     chosen = islice(every, 0, None, max(1, len(every) // rows))
     with TemporaryDirectory(prefix="compressor-") as scratch:
-        encoded = encode(
+        feed = feed_of(
             islice(chosen, rows),
-            loaded.tokenizer,
-            task,
-            max_length=min(max_length, longest_input(loaded)),
+            loaded.reader,
+            dataset.task,
+            max_length=max_length,
             folder=Path(scratch),
+            batch_size=32,
         )
-        feed = Feed(encoded, loaded.tokenizer, task, batch_size=32)
         device = next(loaded.model.parameters()).device
         return [
             feed.batch(chosen, device, 0, number)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressor.methods.contract import option
-from compressor.methods.find import refuse_idle
+from compressor.checkpoint.folder import Checkpoint
+from compressor.commands.options import parse_batches, parse_shapes
+from compressor.errors import InputError, UsageError
+from compressor.methods.option import option, refuse_idle
+
+TEXT_SHAPES, IMAGE_SHAPES = "1x32,1x128,8x64", "1,8"
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,11 @@ class MeasureOptions:
         "rows to score on; validation, or test if there is none",
         choices=("", "validation", "test", "train"),
     )
-    shapes: str = option("1x32,1x128,8x64", "batch x length of the latency calls")
+    shapes: str = option(
+        "",
+        f"batch x length of the latency calls, {TEXT_SHAPES} if absent; for models of images, "
+        f"which all have one size, batches alone, {IMAGE_SHAPES} if absent",
+    )
     rounds: int = option(30, "turns of each model at each shape", low=3)
     scaling: bool = option(
         False,
@@ -55,6 +64,31 @@ class MeasureOptions:
     max_latency_ms: float | None = option(None, "gate: longest median at the first shape")
 
     def __post_init__(self) -> None:
+        if self.shapes:  # which of the two it must be, only the models can tell
+            parse = parse_batches if self.shapes.replace(",", "").isdigit() else parse_shapes
+            parse(self.shapes, "--shapes")
         if not self.landscape:
             parts = ("rows", "grid", "radius", "rho")
             refuse_idle(self, [f"landscape_{part}" for part in parts], "without --landscape")
+
+
+def shapes_for(checkpoints: Sequence[Checkpoint], measure: MeasureOptions) -> list[tuple[int, int]]:
+    """The (batch, length) pairs of the latency calls; an image's length is 1, whatever its size.
+
+    Raises:
+        InputError: models of text beside models of images.
+        UsageError: shapes or `--scaling` of the other kind.
+    """
+    reads_images = {checkpoint.reads_images for checkpoint in checkpoints}
+    if len(reads_images) > 1:
+        names = ", ".join(c.name for c in checkpoints if c.reads_images)
+        raise InputError(f"{names} reads images and the others text, which no row could compare")
+    if not reads_images.pop():
+        return parse_shapes(measure.shapes or TEXT_SHAPES, "--shapes")
+    if measure.scaling:
+        raise UsageError(
+            "--scaling measures how latency grows with length, and an image has none",
+            hint="--shapes 1,4,16 measures several batch sizes",
+            where="--scaling",
+        )
+    return parse_batches(measure.shapes or IMAGE_SHAPES, "--shapes")

@@ -9,7 +9,8 @@ import typer
 
 from compressor import console
 from compressor.errors import UsageError
-from compressor.methods.find import Method, every, flag_of
+from compressor.methods.find import Method, every
+from compressor.methods.option import flag_of
 
 
 def run(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from compressor.commands.slots import Picked
 from compressor.data.dataset import Dataset
+from compressor.data.tasks import TASKS
 from compressor.errors import UsageError
-from compressor.methods.find import refuse_idle
+from compressor.methods.option import refuse_idle
 
 if TYPE_CHECKING:
     from compressor.data.batches import Masking
@@ -29,19 +30,31 @@ def learns_unlabelled(objectives: Sequence[Picked]) -> bool:
     )
 
 
-def refuse_other_task(objectives: Sequence[Picked], dataset: Dataset) -> None:
-    """Refuse an objective that does not serve the task of the rows.
+def refuse_other_task(
+    objectives: Sequence[Picked], modifiers: Sequence[Picked], dataset: Dataset
+) -> None:
+    """Refuse a method that does not serve the task of the rows, or what another makes of them.
 
     Raises:
-        UsageError: names the objective and the tasks that it serves.
+        UsageError: names the method and the tasks that it serves, or both methods.
     """
-    for picked in objectives:
+    mixing = [one.name for one in modifiers if getattr(one.method.module, "MIXES_LABELS", False)]
+    single = [one.name for one in objectives if getattr(one.method.module, "ONE_CLASS", False)]
+    if mixing and single:
+        raise UsageError(
+            f"{mixing[0]} makes rows of two classes, and {single[0]} needs one for each row",
+            hint="--method soft_labels",
+            where="--with",
+        )
+    for picked in (*objectives, *modifiers):
         served = getattr(picked.method.module, "TASKS", ())
         if served and dataset.task.name not in served:
+            same_rows = TASKS[served[0]].reads == dataset.task.reads
+            hint = f"--task {served[0]} reads the text and leaves labels alone" * same_rows
             raise UsageError(
                 f"{picked.name} serves {' and '.join(served)}; {dataset.source.name} was opened "
                 f"for {dataset.task.name}",
-                hint=f"--task {served[0]} reads the text and leaves labels alone",
+                hint=hint,
                 where="--task",
             )
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from compressor.checkpoint.lineage import file_hash
+from compressor.data.tasks import TASKS
 from compressor.errors import UsageError
-from compressor.methods.contract import option
-from compressor.methods.find import flag_of
+from compressor.methods.option import flag_of, option
 
 Options = TypeVar("Options")
 
@@ -64,9 +64,10 @@ class DataOptions:
     task: str = option(
         "",
         "what the model is for; found from the data if absent",
-        choices=("", "text-classification", "regression", "masked-lm", "causal-lm"),
+        choices=("", *TASKS),
     )
     text_columns: str = option("", "the text column, or two separated by a comma")
+    image_column: str = option("", "the column with paths of images, from the file's own folder")
     label_column: str = option("", "the column of labels or scores")
     domain: str = option("", "use rows of these domains alone; several separated by commas")
     without_domain: str = option("", "leave out the rows of these domains")
@@ -166,3 +167,18 @@ def parse_shapes(text: str, flag: str) -> list[tuple[int, int]]:
             )
         shapes.append((int(batch), int(length)))
     return shapes
+
+
+def parse_batches(text: str, flag: str) -> list[tuple[int, int]]:
+    """`1,8` as [(1, 1), (8, 1)]: shapes of images, whose size is the model's.
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) for part in parts):
+        raise UsageError(
+            f"{flag} {text}: the model takes images of one size; expected batches such as 1,8",
+            where=flag,
+        )
+    return [(int(part), 1) for part in parts]

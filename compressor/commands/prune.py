@@ -30,7 +30,7 @@ from compressor.commands.training import (
 )
 from compressor.data.dataset import Dataset
 from compressor.errors import UsageError
-from compressor.methods.find import flag_of
+from compressor.methods.option import flag_of
 from compressor.model.devices import choose_device
 from compressor.model.rewrite import Rewriting, rewrite
 from compressor.model.tasks import labels_of
@@ -178,7 +178,7 @@ def _prune_in_training(
         refuse_quantized(models["teacher"], "prune")
     labels, unlabelled = labels_of(checkpoint), learns_unlabelled(objectives)
     dataset = data_for_training(data, labels, unlabelled=unlabelled)
-    refuse_other_task(objectives, dataset)
+    refuse_other_task(objectives, modifiers, dataset)
     job = Job(
         verb="prune",
         words=words,

@@ -59,7 +59,7 @@ def refuse_disagreements(file: Path, dataset: Dataset | None, stored: bool) -> N
         InputError: the file exists, or has no folder.
     """
     flag = "--disagreements"
-    if dataset is None or dataset.task.name != "text-classification":
+    if dataset is None or not dataset.task.classes:
         raise UsageError(f"{flag} compares predicted classes", hint="add --data", where=flag)
     if stored:
         hint = "--baseline with the baseline's folder"

@@ -19,31 +19,30 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 
 
-def feed_of(
+def split_feed(
     dataset: Dataset, split: str, loaded: Loaded, max_length: int, seed: int, folder: Path
 ) -> Feed:
-    """The tokenised rows of a split.
+    """The rows of a split as a model reads them.
 
     Args:
         dataset: the opened data.
         split: "train", "validation" or "test".
-        loaded: gives the tokenizer and the longest input.
+        loaded: gives the reader.
         max_length: longest input in tokens.
         seed: order of the rows.
-        folder: where the tokens are kept.
+        folder: where tokens or pixels are kept.
     """
-    from compressor.data.encode import encode
-    from compressor.model.load import longest_input
-    from compressor.train.feed import Feed
+    from compressor.train.feed import feed_of
 
-    encoded = encode(
+    return feed_of(
         dataset.rows(split),
-        loaded.tokenizer,
+        loaded.reader,
         dataset.task,
-        max_length=min(max_length, longest_input(loaded)),
+        max_length=max_length,
         folder=folder / f"rows-{split}",
+        batch_size=BATCH_SIZE,
+        seed=seed,
     )
-    return Feed(encoded, loaded.tokenizer, dataset.task, BATCH_SIZE, seed)
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class DatasetRows:
 
     Attributes:
         dataset: the opened data.
-        loaded: gives the tokenizer and the longest input.
+        loaded: gives the reader.
         max_length: longest input in tokens.
         seed: order of the batches.
-        folder: where tokens are kept.
+        folder: where tokens or pixels are kept.
     """
 
     dataset: Dataset
@@ -69,7 +68,7 @@ class DatasetRows:
         import torch
 
         split = "train" if self.dataset.has("train") else next(iter(self.dataset.source.splits))
-        feed = feed_of(self.dataset, split, self.loaded, self.max_length, self.seed, self.folder)
+        feed = split_feed(self.dataset, split, self.loaded, self.max_length, self.seed, self.folder)
         for number, rows in enumerate(feed.plan(0)):
             yield feed.batch(rows, torch.device("cpu"), 0, number)
 
@@ -100,7 +99,7 @@ def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dic
         console.warn(f"{dataset.source.name} has no validation rows to score the result on")
         return {}
     with TemporaryDirectory(prefix="compressor-") as scratch:
-        feed = feed_of(dataset, "validation", loaded, max_length, 0, Path(scratch))
+        feed = split_feed(dataset, "validation", loaded, max_length, 0, Path(scratch))
         metrics = evaluate(torch_forward(loaded.model), feed).metrics
     console.note("validation: " + "  ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
     return {name: round(value, 6) for name, value in metrics.items()}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.commands.scoring import feed_of
+from compressor.commands.scoring import split_feed
 from compressor.errors import GateError, InputError, UsageError
 from compressor.measure import words
 from compressor.measure.report import drop_between
@@ -132,7 +132,7 @@ class Sensitivity:
         from compressor.train.evaluate import evaluate, torch_forward
 
         loaded, metric = self.loaded, dataset.task.metric
-        feed = feed_of(dataset, "validation", loaded, self.rows.max_length, 0, folder)
+        feed = split_feed(dataset, "validation", loaded, self.rows.max_length, 0, folder)
         ranking, drops = list(self.harms), []
 
         def score() -> float:

@@ -14,6 +14,7 @@ from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job
 from compressor.commands.slots import Picked
+from compressor.data.tasks import has_classes
 from compressor.errors import InputError, UsageError
 from compressor.model.tasks import labels_of, task_of
 from compressor.train.options import TeacherOptions, parse_size
@@ -71,7 +72,7 @@ def refuse_misfit(teacher: Loaded, student: Loaded) -> None:
     Raises:
         InputError: with both lists of classes.
     """
-    if student.task != "text-classification":
+    if not has_classes(student.task):
         return
     first, second = _classes(teacher), _classes(student)
     unnamed = any(all(map(UNNAMED.fullmatch, names)) for names in (first, second))
@@ -98,30 +99,22 @@ def _other_classes(
 def reads_own_tokens(
     teacher: Loaded, student: Loaded, objectives: Sequence[Picked], task: Task
 ) -> bool:
-    """Whether the teacher has another tokenizer, and must read the rows by that one.
+    """Whether the teacher has another tokenizer, or image format, and must read rows by that one.
 
     That is possible where every method compares answers to whole rows and nothing else.
 
     Args:
-        teacher: with its tokenizer.
-        student: with its tokenizer.
+        teacher: with its tokenizer or image format.
+        student: with its own.
         objectives: what training minimises.
         task: of the rows.
 
     Raises:
         InputError: a method compares the two token by token; names the first ids that differ.
     """
-    first = teacher.tokenizer.get_vocab()
-    second = student.tokenizer.get_vocab()
-    if first == second:
+    text = _unlike_readers(teacher, student)
+    if not text:
         return False
-    differing = sorted(
-        piece for piece in {*first, *second} if first.get(piece) != second.get(piece)
-    )
-    shown = ", ".join(
-        f"{piece!r} is {first.get(piece)} and {second.get(piece)}" for piece in differing[:3]
-    )
-    text = f"the tokenizers of teacher and student differ in {len(differing)} pieces: {shown}"
     taught = [picked for picked in objectives if picked.method.module.NEEDS_TEACHER]
     bound = [p.name for p in taught if not getattr(p.method.module, "ANY_TOKENIZER", False)]
     where = str(student.checkpoint.path)
@@ -139,6 +132,24 @@ def reads_own_tokens(
         )
     console.note(f"{text}; {teacher.checkpoint.name} reads the rows by its own")
     return True
+
+
+def _unlike_readers(teacher: Loaded, student: Loaded) -> str:
+    """A sentence about how the two read rows differently; empty where they read alike."""
+    if student.tokenizer is None or teacher.tokenizer is None:
+        formats = teacher.reader.images, student.reader.images
+        unlike = formats[0] != formats[1]
+        return f"teacher and student read images as {formats[0]} and {formats[1]}" * unlike
+    first, second = teacher.tokenizer.get_vocab(), student.tokenizer.get_vocab()
+    differing = sorted(
+        piece for piece in {*first, *second} if first.get(piece) != second.get(piece)
+    )
+    if not differing:
+        return ""
+    shown = ", ".join(
+        f"{piece!r} is {first.get(piece)} and {second.get(piece)}" for piece in differing[:3]
+    )
+    return f"the tokenizers of teacher and student differ in {len(differing)} pieces: {shown}"
 
 
 def keeping_of(

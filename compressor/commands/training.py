@@ -105,6 +105,7 @@ def data_of(
         data.data,
         task=data.task or None,
         text_columns=data.text_columns or None,
+        image_column=data.image_column or None,
         label_column=data.label_column or None,
         model_labels=model_labels,
         unlabelled=unlabelled,
@@ -251,7 +252,7 @@ def no_better_than_guessing(metrics: dict[str, float], dataset: Dataset, loaded:
     """
     if not dataset.has("validation"):
         return ""
-    if dataset.task.name == "text-classification":
+    if dataset.task.classes:
         counts = Counter(row.label for row in dataset.rows("validation"))
         guess, found = max(counts.values()) / counts.total(), metrics.get("accuracy", 0.0)
         learnt = found > guess

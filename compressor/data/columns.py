@@ -1,4 +1,4 @@
-"""Which columns hold the text and the label, found by the names that data sets commonly use."""
+"""Which columns hold text or images and the label, found by the names that data sets use."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ SINGLES = (
     "body",
     "title",
 )
+IMAGES = ("image", "img", "image_path", "file_name")
 LABELS = (
     "label",
     "labels",
@@ -64,6 +65,57 @@ LABELS = (
 )
 
 
+def find_inputs(
+    columns: Sequence[str],
+    *,
+    reads: str | None,
+    texts: str | None,
+    image: str | None,
+    where: str,
+) -> tuple[str, tuple[str, ...]]:
+    """What the rows hold, and the columns that hold it.
+
+    Images are found where no column of text is: text often has a file's name beside it.
+
+    Args:
+        columns: the columns of the data.
+        reads: "text" or "image" where a task asks for it; None for either.
+        texts: what `--text-columns` says; None finds them by name.
+        image: what `--image-column` says; None finds it by name.
+        where: the data set, for the refusal.
+
+    Returns:
+        "text" and one or two columns, or "image" and one.
+
+    Raises:
+        InputError: no such column.
+        UsageError: what was asked for contradicts itself.
+    """
+    if image is not None and (reads == "text" or texts is not None):
+        other = "--text-columns" if texts is not None else "a --task for text"
+        raise UsageError(f"--image-column and {other} exclude each other", where="--image-column")
+    if reads == "image" and texts is not None:
+        raise UsageError(
+            "--text-columns names texts, and image-classification reads images",
+            hint="--image-column COLUMN",
+            where="--text-columns",
+        )
+    if image is not None:
+        return "image", (_existing(image.strip(), columns, where),)
+    if texts is not None or reads == "text":
+        return "text", find_text_columns(columns, texts, where)
+    found = next((known for name in IMAGES if (known := _known(columns).get(name))), None)
+    if reads == "image" and found is None:
+        raise InputError(
+            f"no image column among {_listed(columns)}",
+            hint="name it: --image-column COLUMN, with the path of an image file in each row",
+            where=where,
+        )
+    if found is not None and (reads == "image" or not _text_by_name(columns)):
+        return "image", (found,)
+    return "text", find_text_columns(columns, None, where)
+
+
 def find_text_columns(columns: Sequence[str], wanted: str | None, where: str) -> tuple[str, ...]:
     """The one or two columns that hold the text.
 
@@ -85,19 +137,28 @@ def find_text_columns(columns: Sequence[str], wanted: str | None, where: str) ->
                 where="--text-columns",
             )
         return tuple(_existing(name, columns, where) for name in names)
-    known = {name.strip().casefold(): name for name in columns}
-    for pair in PAIRS:
-        if all(name in known for name in pair):
-            return tuple(known[name] for name in pair)
-    for name in SINGLES:
-        if name in known:
-            return (known[name],)
+    found = _text_by_name(columns)
+    if found:
+        return found
     raise InputError(
         f"no text column among {_listed(columns)}",
-        hint="name it: --text-columns COLUMN, or COLUMN,COLUMN for pairs; "
-        "csv and tsv files need a header row",
+        hint="name it: --text-columns COLUMN, or COLUMN,COLUMN for pairs, or --image-column "
+        "COLUMN; csv and tsv files need a header row",
         where=where,
     )
+
+
+def _text_by_name(columns: Sequence[str]) -> tuple[str, ...]:
+    """The text columns whose names are known; () where there are none."""
+    known = _known(columns)
+    for names in (*PAIRS, *((name,) for name in SINGLES)):
+        if all(name in known for name in names):
+            return tuple(known[name] for name in names)
+    return ()
+
+
+def _known(columns: Sequence[str]) -> dict[str, str]:
+    return {name.strip().casefold(): name for name in columns}
 
 
 def find_label_column(
@@ -108,7 +169,7 @@ def find_label_column(
     Args:
         columns: the columns of the data.
         wanted: what the user asked for; None finds it by name.
-        texts: the text columns, which are no labels.
+        texts: the columns of text or images, which are no labels.
         where: the data set, for the refusal.
 
     Raises:
@@ -116,7 +177,7 @@ def find_label_column(
     """
     if wanted is not None:
         return _existing(wanted.strip(), columns, where)
-    known = {name.strip().casefold(): name for name in columns if name not in texts}
+    known = _known([name for name in columns if name not in texts])
     return next((known[name] for name in LABELS if name in known), None)
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from compressor import console
-from compressor.data.columns import find_label_column, find_text_columns
+from compressor.data.columns import find_inputs, find_label_column
 from compressor.data.domains import EVERY, Domains, rows_of, select
 from compressor.data.faults import Bad, refuse_bad
+from compressor.data.images import openable, refuse_nowhere
 from compressor.data.labels import LabelCounts, class_ids, label_key, listed
-from compressor.data.rows import NO_CLASS, NO_SCORE, Row, bad_label, bad_text
+from compressor.data.rows import NO_CLASS, NO_SCORE, Row, bad_label, bad_path, bad_text
 from compressor.data.source import SPLITS, Source, open_source, source_hash
 from compressor.data.tasks import TASKS, Task, find_task
 from compressor.errors import InputError
@@ -33,6 +34,7 @@ class Dataset:
     """Where the rows are and what they mean.
 
     Attributes:
+        text_columns: the one or two columns of text, or the one that holds paths of images.
         labels: the class names in order of id; None where there are no classes.
         unlabelled: whether training rows may lack a label.
     """
@@ -85,7 +87,12 @@ class Dataset:
             values = map(row.get, self.text_columns)
             texts = tuple(text for text in values if isinstance(text, str))
             if len(texts) < len(self.text_columns):
-                yield line, bad_text(row, self.text_columns)
+                expected = "a path" if self.task.reads == "image" else "a text"
+                yield line, bad_text(row, self.text_columns, expected)
+                continue
+            bad = bad_path(row, self.text_columns[0]) if self.task.reads == "image" else None
+            if bad:
+                yield line, bad
                 continue
             if not self.task.labelled:
                 yield line, Row(line, file, texts, None)
@@ -113,6 +120,7 @@ def open_dataset(
     *,
     task: str | None = None,
     text_columns: str | None = None,
+    image_column: str | None = None,
     label_column: str | None = None,
     model_labels: tuple[str, ...] | None = None,
     split_for_training: str = "train",
@@ -124,8 +132,9 @@ def open_dataset(
     Args:
         data: what `--data` takes; see `compressor.data.source`.
         task: a name in TASKS; None chooses by the labels: classification for names and integers,
-            regression for numbers with a decimal point.
+            regression for numbers with a decimal point; and by the columns, see `find_inputs`.
         text_columns: one column, or two separated by a comma; None finds them by name.
+        image_column: the column with paths of images; None finds it by name.
         label_column: None finds it by name.
         model_labels: the class names of a model that is already trained; labels are mapped to
             them by name.
@@ -136,7 +145,7 @@ def open_dataset(
 
     Raises:
         InputError: cases 22 to 29: nothing to read, broken rows, missing columns, labels of mixed
-            kinds or unknown to the model.
+            kinds or unknown to the model; an image among the first 1,000 that is none.
         UsageError: an unknown task, or column names that make no sense.
     """
     wanted = find_task(task) if task else None
@@ -148,7 +157,13 @@ def open_dataset(
     place = str(source.splits[first][0])
     head = islice(_raw(source, first), CHECKED_ROWS)
     columns = list(dict.fromkeys(name for *_, row in head for name in row))
-    texts = find_text_columns(columns, text_columns, place)
+    asked = wanted.reads if wanted else None
+    reads, texts = find_inputs(
+        columns, reads=asked, texts=text_columns, image=image_column, where=place
+    )
+    if reads == "image":
+        wanted = TASKS["image-classification"]
+        refuse_nowhere(source)
     if wanted is not None and not wanted.labelled:
         dataset = Dataset(source, wanted, texts, None, None)
     else:
@@ -157,10 +172,12 @@ def open_dataset(
         if label is None:
             label = _label_elsewhere(source, columns, texts, place, unlabelled=unlabelled)
         source = _without_unlabelled(source, first, label)
-        bare = Dataset(source, TASKS["text-classification"], texts, label, None, {}, unlabelled)
+        task_of_labels = wanted or TASKS["text-classification"]
+        bare = Dataset(source, task_of_labels, texts, label, None, {}, unlabelled)
         dataset = _labelled(bare, first, wanted, model_labels)
     for split in source.splits:
-        for _ in islice(dataset.rows(split), CHECKED_ROWS):
+        head = islice(dataset.rows(split), CHECKED_ROWS)
+        for _ in openable(head) if reads == "image" else head:
             pass
     _say_what_was_found(dataset)
     return dataset

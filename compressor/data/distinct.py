@@ -1,4 +1,4 @@
-"""Which rows hold the same tokens, so that what depends on nothing else is computed once."""
+"""Which rows are the same tokens or image, so that what depends on them alone is computed once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.data.encode import Encoded
+from compressor.data.pixels import Pixels
 
 CHUNK_ROWS = 4096
 
@@ -20,7 +21,7 @@ class Distinct:
     Attributes:
         rows: int64 [distinct], the first row of each kind, the longest first.
         places: int64 [rows], where in `rows` each row's kind stands.
-        fingerprint: `sha256:<hex>` of all rows' tokens in their order.
+        fingerprint: `sha256:<hex>` of all rows' tokens, or images, in their order.
     """
 
     rows: np.ndarray
@@ -31,13 +32,14 @@ class Distinct:
         return len(self.rows)
 
 
-def distinct(encodings: Sequence[Encoded]) -> Distinct:
+def distinct(encodings: Sequence[Encoded | Pixels]) -> Distinct:
     """Find the rows that differ in any of several encodings of the same rows.
 
     Args:
-        encodings: the rows by one tokenizer or by several, as many sequences in each.
+        encodings: the rows by one tokenizer, or image format, or by several, as many in each.
     """
-    keys = np.concatenate([_keys(encoded) for encoded in encodings], axis=1)
+    each = [one.keys() if isinstance(one, Pixels) else _keys(one) for one in encodings]
+    keys = np.concatenate(each, axis=1)
     kinds, first, kind_of = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     # Ties by the row's number: the order depends on the tokens alone.
     order = np.lexsort((first, -encodings[0].lengths[first]))

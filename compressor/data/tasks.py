@@ -20,6 +20,8 @@ class Task:
         metric: the primary metric, which gates and the best step are judged by.
         metrics: every metric that is reported, the primary one included.
         labelled: whether a row needs a label; the other tasks predict the text itself.
+        classes: whether that label is one of several classes.
+        reads: what a row holds: "text" or "image".
         higher_is_better: the direction of `metric`.
     """
 
@@ -28,6 +30,8 @@ class Task:
     metric: str
     metrics: tuple[str, ...]
     labelled: bool
+    classes: bool = False
+    reads: str = "text"
     higher_is_better: bool = True
 
 
@@ -40,6 +44,16 @@ TASKS: dict[str, Task] = {
             metric="accuracy",
             metrics=("accuracy", "f1_macro", "f1", "matthews"),
             labelled=True,
+            classes=True,
+        ),
+        Task(
+            name="image-classification",
+            auto_class="AutoModelForImageClassification",
+            metric="accuracy",
+            metrics=("accuracy", "f1_macro", "f1", "matthews"),
+            labelled=True,
+            classes=True,
+            reads="image",
         ),
         Task(
             name="regression",
@@ -66,6 +80,11 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+
+def has_classes(task: str | None) -> bool:
+    """Whether a task of this name asks for one of several classes."""
+    return task in TASKS and TASKS[task].classes
 
 
 def find_task(name: str) -> Task:

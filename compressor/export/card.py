@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.checkpoint.sentences import Pooling, read_pooling
 from compressor.checkpoint.shards import SCRIPT
-from compressor.data.tasks import TASKS
+from compressor.data.tasks import TASKS, has_classes
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
@@ -65,7 +65,7 @@ def write_card(
         facts: what the export found.
     """
     config, task = loaded.model.config, purpose(loaded)
-    labels = ", ".join(config.id2label.values()) if loaded.task == "text-classification" else ""
+    labels = ", ".join(config.id2label.values()) if has_classes(loaded.task) else ""
     serves = f" for {task}" if task in (FEATURES, *TASKS) else f", {task},"
     kinds = sorted(facts["weight_types"]) if "weight_types" in facts else [facts["number_format"]]
     lines = [

@@ -143,13 +143,16 @@ def _latencies(report: Mapping[str, Any]) -> str:
         if m.get("tokenise_ms") is not None
     ]
     note = "Every model had a process of its own, and all were timed in turns in one run."
-    each_row = (report["task"] or {}).get("tokenise_ms_per_row")
+    task = report["task"] or {}
+    each_row = task.get("tokenise_ms_per_row")
     if each_row is not None:
         spoken = [f"{words.significant(each_row)} ms a row"]
     elif spoken:
         spoken[-1] += " at the first shape"
     if spoken:
-        note += f" Tokenisation is not included: {words.listed(spoken)}."
+        images = task.get("name") == "image-classification"
+        done = "Decoding of images" if images else "Tokenisation"
+        note += f" {done} is not included: {words.listed(spoken)}."
     return (
         f'<h2>Latency</h2><p class="note">{escape(note)}</p>{figure(*chart, kind="bars")}'
         f"<details><summary>Every number</summary>{latency_table(report)}</details>"

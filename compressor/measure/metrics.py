@@ -19,7 +19,7 @@ import numpy as np
 from compressor.errors import InputError
 from compressor.measure.correlation import correlation, ranks
 
-CLASSIFICATION = "text-classification"
+CLASSIFICATION = ("text-classification", "image-classification")
 REGRESSION = "regression"
 LANGUAGE = ("masked-lm", "causal-lm")
 
@@ -35,7 +35,7 @@ def evaluate_predictions(
     """Every metric of a task; `nan` where outputs are not finite or the metric is undefined.
 
     Args:
-        task_name: "text-classification", "regression", "masked-lm" or "causal-lm".
+        task_name: a name of CLASSIFICATION or LANGUAGE, or REGRESSION.
         outputs: logits [rows, classes]; predicted values [rows] or [rows, 1] for regression;
             summed negative log-likelihood of each row [rows], in nats, for language models.
         labels: class numbers [rows]; true values [rows]; predicted tokens in each row [rows].
@@ -51,7 +51,7 @@ def evaluate_predictions(
     names = _metric_names(task_name, outputs)
     if not np.isfinite(outputs).all():
         return dict.fromkeys(names, math.nan)
-    if task_name == CLASSIFICATION:
+    if task_name in CLASSIFICATION:
         cells, counts = _confusion_cells(outputs, labels)
         values = {
             name: classification_metric(name, cells, counts[None], outputs.shape[1])
@@ -109,7 +109,7 @@ def bootstrap_interval(
     if not np.isfinite(outputs).all():
         return math.nan, math.nan
     generator = np.random.default_rng(seed)
-    if task_name == CLASSIFICATION:
+    if task_name in CLASSIFICATION:
         values = _resampled_classes(metric, outputs, labels, generator, rounds)
     else:
         values = [
@@ -151,7 +151,7 @@ def score(
         every[name] = {"value": value, "low": low, "high": high}
     finite = np.isfinite(np.asarray(outputs, dtype=np.float64)).reshape(len(labels), -1).all(axis=1)
     predicted = None
-    if task_name == CLASSIFICATION and finite.all():
+    if task_name in CLASSIFICATION and finite.all():
         predicted = np.bincount(np.argmax(outputs, axis=1), minlength=outputs.shape[1]).tolist()
     return {
         "metric": metric,
@@ -164,7 +164,7 @@ def score(
 
 
 def _metric_names(task_name: str, outputs: np.ndarray) -> tuple[str, ...]:
-    if task_name == CLASSIFICATION:
+    if task_name in CLASSIFICATION:
         names = ("accuracy", "f1_macro", "matthews")
         return (*names, "f1") if outputs.shape[1] == 2 else names
     return ("pearson", "spearman", "mse") if task_name == REGRESSION else ("perplexity",)
@@ -174,23 +174,23 @@ def _checked(
     task_name: str, outputs: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs as float64 ([rows, classes] or [rows]) and labels [rows], or words on why not."""
-    if task_name not in (CLASSIFICATION, REGRESSION, *LANGUAGE):
+    if task_name not in (*CLASSIFICATION, REGRESSION, *LANGUAGE):
         raise InputError(f"no metrics are known for task {task_name!r}")
     outputs, labels = np.asarray(outputs, dtype=np.float64), np.asarray(labels)
     if not len(labels):
         raise InputError("no rows to evaluate: the labels are empty")
-    if task_name == CLASSIFICATION:
+    if task_name in CLASSIFICATION:
         expected = outputs.ndim == 2 and outputs.shape[1] >= 2
     else:
         outputs = outputs[:, 0] if outputs.ndim == 2 and outputs.shape[1] == 1 else outputs
         expected = outputs.ndim == 1
     if not expected or labels.shape != (len(outputs),):
-        wanted = "[rows, 2 or more]" if task_name == CLASSIFICATION else "[rows] or [rows, 1]"
+        wanted = "[rows, 2 or more]" if task_name in CLASSIFICATION else "[rows] or [rows, 1]"
         raise InputError(
             f"{task_name} needs outputs {wanted} and labels [rows]; "
             f"found {list(outputs.shape)} and {list(labels.shape)}"
         )
-    if task_name == CLASSIFICATION:
+    if task_name in CLASSIFICATION:
         _check_classes(labels, outputs.shape[1])
     elif not np.isfinite(labels.astype(np.float64)).all():
         raise InputError(f"the labels of {task_name} hold NaN or infinity")

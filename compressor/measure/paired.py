@@ -51,7 +51,7 @@ def compare(
     if len(base) != len(own) or not (np.isfinite(base).all() and np.isfinite(own).all()):
         return None
     values = [evaluate_predictions(task_name, each, labels)[metric] for each in (base, own)]
-    classes = task_name == CLASSIFICATION
+    classes = task_name in CLASSIFICATION
     drawn = (_classes if classes else _rows)(metric, base, own, labels, seed)
     drawn = drawn[np.isfinite(drawn)]
     low, high = np.percentile(drawn, [2.5, 97.5]) if len(drawn) else (math.nan, math.nan)

@@ -41,7 +41,8 @@ def build_report(
     Args:
         machine: from `machine.machine_facts`.
         task: name, and whatever else describes the data (data, split, labels, metric,
-            tokenise_ms_per_row); None when only latency and size were measured.
+            tokenise_ms_per_row, of images to decode one); None when only latency and size were
+            measured.
         baseline: name of the model that the others are compared with.
         models: one dict each: name, path, runtime, accuracy (as `metrics.score` returns it, or
             None), paired (as `paired.compare` returns it, or None), size (bytes by `SIZES`, and

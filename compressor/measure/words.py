@@ -1,8 +1,9 @@
-"""How numbers of a report are spelled, the same in the terminal, in the page and in sentences."""
+"""How names and numbers of a report are spelled, alike in the terminal, the page and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from compressor.measure.metrics import LOWER_IS_BETTER
@@ -21,6 +22,14 @@ METRIC_NAMES = {
 }
 
 POINTS = "points"
+
+
+def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Each folder's name, with its parent's where two are alike."""
+    return [
+        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        for name, folder in zip(names, folders, strict=True)
+    ]
 
 
 def metric_name(metric: str) -> str:

@@ -5,7 +5,7 @@ its name is the file's name. The file holds
 
 - a module docstring: title, authors, year, source, equation, what was kept and left out;
 - `VERBS`: the verbs that list it under `--method` (`--with` takes every modifier);
-- `Options`: a frozen dataclass made with `option(...)`: the flags, recipe keys and provenance;
+- `Options`: a frozen dataclass made with `option(...)`: flags, recipe keys and provenance;
 - the wiring of its kind:
 
 | kind | the file defines |
@@ -14,10 +14,12 @@ its name is the file's name. The file holds
 | objective | `class Objective(options, context)`: `loss(batch, student, teacher) -> Loss`; \
 `NEEDS_TEACHER`; `NEEDS_LOGITS`, whether it looks at the answers of a head; `ANY_TOKENIZER = True` \
 where it looks at nothing else, so that a teacher of rows may cut them into other tokens; \
-`UNLABELLED = True` where it learns from rows without a label too; perhaps `TASKS`, the only tasks \
-that it serves, and a property `masking` of its options, how text is masked in training |
+`UNLABELLED = True` where it learns from rows without a label too, `ONE_CLASS = True` where a row \
+must have a single class; perhaps `TASKS`, the only tasks that it serves, and a property `masking` \
+of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks`; \
-`CHANGES_SHAPE = True` where it leaves other shapes, `QUANTIZES = True` where it leaves integers |
+`CHANGES_SHAPE = True` where it leaves other shapes, `QUANTIZES = True` where it leaves integers, \
+`MIXES_LABELS = True` where it makes rows of several classes; perhaps `TASKS` |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
 iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \
@@ -32,7 +34,6 @@ Torch is imported inside functions so that help and `methods` answer without it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,46 +42,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import nn
     from transformers import PretrainedConfig
 
 Batch = Mapping[str, "torch.Tensor"]
-
-
-def option(
-    default: Any,
-    text: str,
-    *,
-    source: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    flag: str = "",
-    file: bool = False,
-) -> Any:
-    """A field of an options dataclass: the one declaration behind flag, recipe key and record.
-
-    Args:
-        default: the value when the user says nothing.
-        text: the help sentence.
-        source: where the default comes from (a paper, a measurement).
-        low: smallest value allowed.
-        high: largest value allowed.
-        choices: the allowed words, for text options.
-        flag: the spelling on the command line where it differs from the field's name.
-        file: whether the value is the path of a file, of which the record has name and hash.
-    """
-    metadata = {
-        "help": text,
-        "source": source,
-        "low": low,
-        "high": high,
-        "choices": choices,
-        "flag": flag,
-        "file": file,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass
@@ -183,6 +150,18 @@ class ModifierHooks(Protocol):
     looks_last: bool = False
     replaces_weights: bool = False
     weighs_rows: bool = False
+
+    def batch(self, batch: Batch, draw: np.random.Generator) -> Batch:
+        """A training batch in place of `batch`, the same in every pass of a step.
+
+        Labels may become shares of the classes, float [batch, classes]. `rows` says which rows of
+        the data the batch holds: it is left out where the inputs are others.
+
+        Args:
+            batch: as the feed made it.
+            draw: all chance must come from here; it depends on the seed and the batch's place.
+        """
+        ...
 
     def gradients(self, passes: Passes) -> None:
         """Leave on the weights the gradient that the optimizer is to step with.

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from compressor.methods.contract import Batch
+
 MAPS = "uniform, top, bottom, last, or pairs student:teacher such as 1:2,2:4"
 
 
@@ -62,14 +64,25 @@ def layer_pairs(
     return pairs
 
 
-def answers(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def answers(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
     """Logits as [rows, classes]: as they are, or those of the real tokens of a language model.
 
     Args:
         logits: [batch, classes], or [batch, length, vocabulary].
-        mask: [batch, length], 1 at real tokens.
+        batch: what they answer to; of tokens every real one counts, masked or not.
     """
-    return logits[mask.bool()] if logits.dim() == 3 else logits
+    return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
+
+
+def real_tokens(batch: Batch, states: torch.Tensor) -> torch.Tensor:
+    """The mask of a batch, [batch, length], 1 at real tokens: all, where nothing is padded.
+
+    Args:
+        batch: with `attention_mask`, or of images, which have none.
+        states: what a layer made of it, [batch, length, width].
+    """
+    mask = batch.get("attention_mask")
+    return states.new_ones(states.shape[:2]).long() if mask is None else mask
 
 
 def per_token_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from compressor.errors import UsageError
+from compressor.methods.option import flag_of
 
 KINDS = ("students", "objectives", "modifiers", "transforms", "generators")
 
@@ -47,28 +48,6 @@ class Method:
     def flags(self) -> list[str]:
         """Its options as they are typed."""
         return [flag_of(field) for field in fields(self.options)]
-
-
-def flag_of(field: Any) -> str:
-    """The long flag of an option's field."""
-    return "--" + (field.metadata.get("flag") or field.name.replace("_", "-")).partition("/")[0]
-
-
-def refuse_idle(options: Any, flagged: Sequence[str], because: str) -> None:
-    """Refuse options that were set and would do nothing.
-
-    Args:
-        options: an options dataclass.
-        flagged: names of its fields.
-        because: the end of the sentence about a flag that does nothing.
-
-    Raises:
-        UsageError: one of the fields has another value than its default.
-    """
-    for field in fields(options):
-        if field.name in flagged and getattr(options, field.name) != field.default:
-            flag = flag_of(field)
-            raise UsageError(f"{flag} does nothing {because}", where=flag)
 
 
 def names(kind: str) -> list[str]:

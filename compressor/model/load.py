@@ -16,6 +16,7 @@ from compressor.checkpoint.packed import unpacked
 from compressor.data.tasks import TASKS
 from compressor.errors import InputError
 from compressor.model.pruned import register
+from compressor.model.reader import Reader, images_of
 from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase | None
     checkpoint: Checkpoint
     task: str | None
+
+    @property
+    def reader(self) -> Reader:
+        """What turns rows into inputs of the model."""
+        return Reader(self.tokenizer, images_of(self.checkpoint), longest_input(self))
 
     def with_model(self, model: PreTrainedModel) -> Loaded:
         """The same tokenizer and origin around another module."""
@@ -105,7 +111,7 @@ def load(
     options: dict[str, Any] = {} if values else {"device_map": "meta"}
     if attention:  # asking for a kind that a family lacks is refused
         options["attn_implementation"] = attention
-    if new_head and task in ("text-classification", "regression"):
+    if new_head and task and TASKS[task].labelled:
         options["num_labels"] = len(labels) if labels else 1
         if labels:
             options["id2label"] = dict(enumerate(labels))
@@ -210,7 +216,7 @@ def _tokenizer(checkpoint: Checkpoint, model: PreTrainedModel) -> PreTrainedToke
     """The folder's tokenizer, with a padding token (decoders pad with their end token)."""
     import transformers
 
-    if checkpoint.family == "vit":
+    if checkpoint.reads_images:
         return None
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
@@ -229,7 +235,9 @@ def _tokenizer(checkpoint: Checkpoint, model: PreTrainedModel) -> PreTrainedToke
 
 
 def longest_input(loaded: Loaded) -> int:
-    """The most tokens that model and tokenizer take."""
+    """The most tokens that model and tokenizer take; 1 for a model of images, which takes none."""
+    if loaded.tokenizer is None:
+        return 1
     positions = getattr(loaded.model.config, "max_position_embeddings", None) or 10**9
     if loaded.checkpoint.family in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= 2  # these families start counting positions after the padding index

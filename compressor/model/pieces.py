@@ -45,7 +45,7 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase | None) -> dict[str, Any]:
         found = "a model of images" if tokenizer is None else f"a {type(tokenizer).__name__}"
         raise InputError(
             f"{found} has no tokenizer.json to take words out of",
-            hint="save the checkpoint with a fast tokenizer",
+            hint="" if tokenizer is None else "save the checkpoint with a fast tokenizer",
         )
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     kind = content["model"]["type"]

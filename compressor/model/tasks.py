@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from compressor.checkpoint.folder import Checkpoint
+from compressor.data.tasks import TASKS
 
 _HEADS = {
     "SequenceClassification": "text-classification",
+    "ImageClassification": "image-classification",
     "MaskedLM": "masked-lm",
     "CausalLM": "causal-lm",
     "LMHeadModel": "causal-lm",
@@ -28,5 +30,5 @@ def task_of(checkpoint: Checkpoint) -> str | None:
 
 def labels_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """The class names of a checkpoint that has a classifier; None for one without."""
-    classifies = task_of(checkpoint) in ("text-classification", "regression")
-    return checkpoint.labels if classifies else None
+    task = task_of(checkpoint)
+    return checkpoint.labels if task and TASKS[task].labelled else None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compressor.data.rows import NO_CLASS
+from compressor.data.tasks import TASKS
 from compressor.methods.contract import Batch, Context, Loss, Objective
 from compressor.model.output_rows import only_at
 from compressor.model.views import LOGITS, Views, look
@@ -35,7 +36,7 @@ class Criterion:
         self.asks_labelled = context.task == "masked-lm" and all(
             getattr(one, "labelled_only", False) for one in objectives
         )
-        self.answers_rows = context.task in ("text-classification", "regression")
+        self.answers_rows = TASKS[context.task].labelled
         own = [one.module for one in objectives if getattr(one, "module", None) is not None]
         self.module = nn.ModuleList(own) if own else None
 

@@ -80,7 +80,7 @@ def evaluate(
         check: called before every batch; raises to stop.
         advance: called after every batch, for progress.
     """
-    scored = _Tokens(feed) if feed.task.name in ("masked-lm", "causal-lm") else _Rows(feed)
+    scored = _Rows(feed) if feed.task.labelled else _Tokens(feed)
     for number, rows in enumerate(feed.plan(0, shuffle=False)):
         check()
         # A fixed key per batch: every model is asked about the same masked tokens.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.data.batches import PLAIN, Masking, collate, plan_batches, token_weights
+from compressor.data.pixels import Pixels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from compressor.data.encode import Encoded
+    from compressor.data.rows import Row
     from compressor.data.tasks import Task
+    from compressor.model.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,16 @@ class Feed:
     """The rows of one split, ready to be batched.
 
     Attributes:
-        encoded: tokenised rows.
-        tokenizer: gives padding, mask and special ids.
+        encoded: tokenised rows, or images.
+        tokenizer: gives padding, mask and special ids; None for images.
         task: decides labels and masking.
         batch_size: rows per batch.
         seed: order of the rows and choice of masked tokens.
         masking: how many tokens of a masked LM's rows are masked, and which.
     """
 
-    encoded: Encoded
-    tokenizer: PreTrainedTokenizerBase
+    encoded: Encoded | Pixels
+    tokenizer: PreTrainedTokenizerBase | None
     task: Task
     batch_size: int
     seed: int = 0
@@ -61,9 +65,11 @@ class Feed:
         return token_weights(self.encoded.ids, len(self.tokenizer), smoothing)
 
     def arrays(self, rows: np.ndarray, *key: int, multiple_of: int = 1) -> dict[str, np.ndarray]:
-        """The padded arrays of the given rows; `key` picks the masked tokens of a masked LM."""
+        """The arrays of the given rows, texts padded; `key` picks a masked LM's masked tokens."""
         import numpy as np
 
+        if isinstance(self.encoded, Pixels):
+            return self.encoded.batch(rows)
         options: dict[str, Any] = {"multiple_of": multiple_of}
         if self.task.name == "masked-lm":
             options |= {
@@ -96,3 +102,33 @@ class Feed:
         batch = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
         batch["rows"] = torch.from_numpy(rows)
         return batch
+
+
+def feed_of(
+    rows: Iterable[Row],
+    reader: Reader,
+    task: Task,
+    *,
+    max_length: int,
+    folder: Path,
+    batch_size: int,
+    seed: int = 0,
+    on_long: str = "truncate",
+) -> Feed:
+    """Rows as a model reads them, kept in `folder`.
+
+    Args:
+        rows: from `Dataset.rows`.
+        reader: of the model.
+        task: of the rows.
+        max_length: longest input in tokens; the model may take less.
+        folder: where tokens or pixels are kept.
+        batch_size: rows per batch.
+        seed: order of the rows and choice of masked tokens.
+        on_long: what is done with longer inputs, "truncate" or "error".
+
+    Raises:
+        InputError, MachineError: see `compressor.data.encode` and `compressor.data.pixels`.
+    """
+    encoded = reader.encode(rows, task, max_length=max_length, folder=folder, on_long=on_long)
+    return Feed(encoded, reader.tokenizer, task, batch_size, seed)

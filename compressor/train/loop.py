@@ -18,7 +18,7 @@ from compressor.train.accelerator import as_saved, unprepare
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
-from compressor.train.modifiers import in_order, the_ascending
+from compressor.train.modifiers import batch_changes, in_order, the_ascending
 from compressor.train.optimizer import build_optimizer, planned_learning_rate, warmup_steps
 from compressor.train.passes import Passes
 from compressor.train.run import Metrics, Run, Trained
@@ -109,6 +109,7 @@ class _Loop:
             self.teacher,
             self.optimizer,
             steps_per_epoch=self.steps_per_epoch,
+            changes=batch_changes(self.modifiers, self.teacher),
             check=stop.check,
         )
         self.finishing = False

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from compressor.errors import UsageError
-from compressor.methods.contract import option
+from compressor.methods.option import option
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 

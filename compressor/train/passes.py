@@ -7,9 +7,11 @@ pass of the same step sees the same dropout mask and a resumed run needs no gene
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from compressor.methods.contract import Batch, Loss
 from compressor.train.finite import refuse_not_finite
@@ -39,11 +41,13 @@ class Passes:
         optimizer: torch.optim.Optimizer,
         *,
         steps_per_epoch: int,
+        changes: Sequence[Callable[[Batch, np.random.Generator], Batch]],
         check: Callable[[], None],
     ) -> None:
         self.run, self.accelerator = run, run.accelerator
         self.model, self.criterion, self.teacher = model, criterion, teacher
         self.optimizer, self.steps_per_epoch, self.check = optimizer, steps_per_epoch, check
+        self.changes = changes
         self.parts: dict[str, float] = {}
         self.step, self.rows_seen = 0, 0
         self._epoch, self._plan = -1, []
@@ -153,4 +157,8 @@ class Passes:
     def _batches(self) -> Iterator[Batch]:
         for rows, place in zip(self._rows(), self._places(), strict=True):
             self.check()
-            yield self.run.feed.batch(rows, self.accelerator.device, self._epoch, place)
+            batch: Batch = self.run.feed.batch(rows, self.accelerator.device, self._epoch, place)
+            for number, change in enumerate(self.changes):
+                key = [self.run.seed, self._epoch, place, number]
+                batch = change(batch, np.random.default_rng(key))
+            yield batch

@@ -40,6 +40,8 @@ def why_not_kept(shows: frozenset[str], task: Task, *, hidden: bool) -> str:
         return "queries, keys and values are not kept"
     if LOGITS in shows and not task.labelled:
         return "a language model's answers, a number for each word of its vocabulary, are not kept"
+    if HIDDEN in shows and task.reads == "image":
+        return "hidden states of images are not kept"
     if HIDDEN in shows and not hidden:
         return "hidden states are kept only with --cache-hidden"
     return ""
@@ -109,12 +111,17 @@ class Teacher:
         )
 
     def __call__(self, batch: Batch) -> Views:
-        """What is seen of a batch of the training rows; kept hidden states are 0 at padding."""
+        """What is seen of a batch of the training rows; kept hidden states are 0 at padding.
+
+        A batch without `rows` is not one of theirs, and is asked about.
+        """
+        if "rows" not in batch:
+            return self.ask(batch)
         if self.cache is None:
             return self._mean([self._inputs(batch, feed) for feed in self.feeds])
         import torch
 
-        rows, device = batch["rows"].numpy(), batch["input_ids"].device
+        rows, device = batch["rows"].numpy(), self.device
         logits, hidden = None, ()
         if LOGITS in self.shows:
             logits = torch.from_numpy(self.cache.logits(rows)).to(device)  # [batch, classes]
@@ -131,7 +138,7 @@ class Teacher:
         """A training batch in the tokens of one teacher."""
         if not self.own_tokens:
             return batch
-        return feed.batch(batch["rows"].numpy(), batch["input_ids"].device)
+        return feed.batch(batch["rows"].numpy(), self.device)
 
     def _unlike_feeds(self) -> list[Feed]:
         """The rows in every kind of tokens that a teacher reads, each once."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from compressor.checkpoint.families import FAMILIES, is_buffer, is_known, split_layer
+from compressor.checkpoint.families import (
+    FAMILIES,
+    is_buffer,
+    is_known,
+    reads_text,
+    split_layer,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,12 @@ def test_known_types():
     assert all(map(is_known, FAMILIES))
     assert is_known("compressor_bert")
     assert not is_known("bert-base")
+
+
+def test_which_types_read_text():
+    assert [name for name in FAMILIES if not reads_text(name)] == ["vit"]
+    assert reads_text("compressor_pruned_bert")
+    assert reads_text("unknown")
 
 
 def test_buffers():

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import tiny
+from compressor.checkpoint.folder import open_checkpoint
 from compressor.cli import run
-from compressor.commands.options import parse_shapes
+from compressor.commands.measure_options import MeasureOptions, shapes_for
+from compressor.commands.options import parse_batches, parse_shapes
+from compressor.errors import UsageError
 from compressor.measure.schema import validate_report
 
 QUICK = ["--shapes", "1x8,2x16", "--rounds", "3"]
@@ -157,6 +160,16 @@ def test_what_cannot_be_exported_twice_or_quantized_again(here, capsys):
 
 def test_shapes():
     assert parse_shapes("1x32, 8x64", "--shapes") == [(1, 32), (8, 64)]
+    assert parse_batches("1, 8", "--shapes") == [(1, 1), (8, 1)]
+    for wrong in ("1x32", "0", "one", ""):
+        with pytest.raises(UsageError, match="expected batches such as 1,8"):
+            parse_batches(wrong, "--shapes")
+
+
+def test_shapes_that_nobody_named(here, tmp_path):
+    bert, vit = (open_checkpoint(path) for path in (here / "teacher", tiny.vit(tmp_path / "vit")))
+    assert shapes_for([bert], MeasureOptions()) == [(1, 32), (1, 128), (8, 64)]
+    assert shapes_for([vit], MeasureOptions()) == [(1, 1), (8, 1)]
 
 
 def test_inspect_shows_bits_zeros_and_lineage(here, capsys):

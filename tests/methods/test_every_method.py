@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 import tiny
@@ -29,7 +30,7 @@ TRAINING = "--epochs 1 --batch-size 16 --save-steps 2"
 
 def command(method) -> str:
     """The shortest command that uses a method of each kind."""
-    training = f"--data data {TRAINING}"
+    sparse, training = "sparse", f"--data data {TRAINING}"
     if method.kind == "students":
         return f"distill teacher --student {method.name} {training}"
     if method.kind == "objectives" and serves_text(method):
@@ -39,7 +40,9 @@ def command(method) -> str:
             return f"distill teacher-3 --method {method.name} --data data-3 {TRAINING}"
         return f"distill teacher --method {method.name} {training}"
     if method.kind == "modifiers":
-        verb = "prune teacher --method" if "prune" in method.verbs else "finetune sparse --with"
+        if serves_images(method):
+            sparse, training = "vit", f"--data images {TRAINING}"
+        verb = "prune teacher --method" if "prune" in method.verbs else f"finetune {sparse} --with"
         # Where the processor has bf16, a small noise is refused.
         exact = " --precision fp32" if "--hype-sigma" in method.flags() else ""
         return f"{verb} {method.name} {training}{exact}"
@@ -51,6 +54,11 @@ def command(method) -> str:
 def serves_text(method) -> bool:
     """Whether a method learns from text without labels only."""
     return "masked-lm" in getattr(method.module, "TASKS", ())
+
+
+def serves_images(method) -> bool:
+    """Whether a method learns from images only."""
+    return "image-classification" in getattr(method.module, "TASKS", ())
 
 
 def trains(method) -> bool:
@@ -79,9 +87,20 @@ def sparse(workshop, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory):
+    """A folder with `vit`, untrained, and `images`, for methods that need images."""
+    folder = tmp_path_factory.mktemp("studio")
+    tiny.vit(folder / "vit")
+    tiny.images(folder / "images", train=120, validation=30)
+    return folder
+
+
 @pytest.fixture
-def here(workshop, three_classes, sparse, tmp_path, monkeypatch):
+def here(workshop, three_classes, sparse, studio, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    for name in ("vit", "images"):
+        (tmp_path / name).symlink_to(studio / name)
     (tmp_path / "sparse").symlink_to(sparse)
     for name in ("teacher", "data"):
         (tmp_path / name).symlink_to(workshop / name)
@@ -113,15 +132,19 @@ def test_runs_repeats_records_and_reloads(name, here):
     for flag in METHODS[name].flags():
         assert f'"{flag[2:].replace("-", "_")}"' in recorded
 
-    head = "MaskedLM" if serves_text(METHODS[name]) else "SequenceClassification"
+    images = serves_images(METHODS[name])
+    head = "ImageClassification" if images else "SequenceClassification"
+    head = "MaskedLM" if serves_text(METHODS[name]) else head
     model, report = getattr(transformers, f"AutoModelFor{head}").from_pretrained(
         here / "one", output_loading_info=True
     )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
-    inputs = transformers.AutoTokenizer.from_pretrained(here / "one")(
-        "great film", return_tensors="pt"
-    )
+    if images:
+        inputs = {"pixel_values": torch.zeros(1, 3, 16, 16)}
+    else:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(here / "one")
+        inputs = tokenizer("great film", return_tensors="pt")
     assert model(**inputs).logits.isfinite().all()
 
 

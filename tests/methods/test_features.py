@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from compressor.errors import UsageError
-from compressor.methods.features import hidden_distance, layer_pairs, projection
+from compressor.methods.features import (
+    answers,
+    hidden_distance,
+    layer_pairs,
+    projection,
+    real_tokens,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +40,15 @@ def test_a_uniform_map_needs_a_depth_that_divides():
         layer_pairs("uniform", 4, 6)
     with pytest.raises(UsageError, match="only 2"):
         layer_pairs("top", 3, 2)
+
+
+def test_images_have_no_padding():
+    states = torch.zeros(2, 3, 4)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    assert real_tokens({"attention_mask": mask}, states) is mask
+    assert real_tokens({"pixel_values": torch.zeros(2, 3, 8, 8)}, states).tolist() == [[1] * 3] * 2
+    assert answers(torch.ones(2, 5), {}).shape == (2, 5)
+    assert answers(torch.ones(2, 3, 5), {"attention_mask": mask}).shape == (3, 5)
 
 
 def test_distance_is_a_mean_over_real_tokens_and_width():

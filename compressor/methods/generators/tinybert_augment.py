@@ -36,7 +36,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compressor.data.rows import Example, Row
 from compressor.data.stop_words import STOP_WORDS
 from compressor.errors import InputError
-from compressor.methods.contract import Work, option
+from compressor.methods.contract import Work
+from compressor.methods.option import option
 from compressor.model.fill import fill_masks, whole_words
 from compressor.model.load import longest_input
 from compressor.model.neighbours import neighbours_in_file, neighbours_in_model

@@ -20,7 +20,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
+from compressor.methods.option import option
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.methods.ascent import ascent, descend_from, trained
-from compressor.methods.contract import Context, Passes, option
+from compressor.methods.contract import Context, Passes
+from compressor.methods.option import option
 
 if TYPE_CHECKING:
     import torch

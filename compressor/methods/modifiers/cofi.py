@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import console
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
 from compressor.methods.hard_concrete import (
     open_probability,
     sample,
@@ -41,6 +41,7 @@ from compressor.methods.hard_concrete import (
     trained_tensors,
     typical,
 )
+from compressor.methods.option import option
 from compressor.methods.unit_budget import counted_costs
 from compressor.methods.unit_masks import HEADS, NEURONS, multiply_units, output_maps
 from compressor.methods.units import within_budget

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
+from compressor.methods.option import option
 from compressor.model.layers import encoder_linears, without
 from compressor.model.masks import apply_masks, unstructured
 

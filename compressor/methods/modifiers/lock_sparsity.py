@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
+from compressor.methods.option import option
 from compressor.model.layers import is_linear, without
 from compressor.model.masks import apply_masks
 

@@ -27,7 +27,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
 from compressor.methods.input_ranges import (
     HALF_RANGE,
     HIGHEST,
@@ -36,6 +36,7 @@ from compressor.methods.input_ranges import (
     SMALLEST_SCALE,
     activation_grid,
 )
+from compressor.methods.option import option
 from compressor.methods.transforms.dynamic import (
     GRANULARITY_HELP,
     PORTABLE_HELP,

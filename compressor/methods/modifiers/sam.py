@@ -18,7 +18,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.methods.ascent import ascent, descend_from, trained
-from compressor.methods.contract import Context, Passes, option
+from compressor.methods.contract import Context, Passes
+from compressor.methods.option import option
 
 VERBS = ()
 

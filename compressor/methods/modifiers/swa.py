@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import console
 from compressor.errors import UsageError
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
+from compressor.methods.option import option
 from compressor.methods.running_mean import RunningMean
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.methods.contract import Context, option
+from compressor.methods.contract import Context
+from compressor.methods.option import option
 from compressor.methods.running_mean import RunningMean
 
 if TYPE_CHECKING:

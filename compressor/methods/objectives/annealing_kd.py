@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.features import answers
 from compressor.methods.objectives.continuation_kd import (
     phase_of,
@@ -27,6 +27,7 @@ from compressor.methods.objectives.continuation_kd import (
     temperature,
 )
 from compressor.methods.objectives.task import task_loss
+from compressor.methods.option import option
 from compressor.model.views import LOGITS, Views
 
 VERBS = ("finetune", "distill", "prune")
@@ -72,9 +73,8 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The loss of one batch in the present stage, and the other for the log."""
-        mask = batch["attention_mask"]
         hard = task_loss(self.task, student.logits, batch["labels"])
-        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
+        learnt, taught = answers(student.logits, batch), answers(teacher.logits, batch)
         form = self.options.logit_distance
         soft = squared_distance(learnt, taught, self.phi, form).mean()
         parts = {

@@ -26,9 +26,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.features import answers
 from compressor.methods.objectives.task import task_loss
+from compressor.methods.option import option
 from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
@@ -138,9 +139,9 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The mixed loss of one batch."""
-        mask, options = batch["attention_mask"], self.options
+        options = self.options
         hard = task_loss(self.task, student.logits, batch["labels"])
-        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
+        learnt, taught = answers(student.logits, batch), answers(teacher.logits, batch)
         distances = squared_distance(learnt, taught, self.phi, options.logit_distance)
         soft, active = hinge(distances, options.hinge_margin * self.phi)
         parts = {

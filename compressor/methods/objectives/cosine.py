@@ -13,8 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.features import per_token_mean, projection
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import per_token_mean, projection, real_tokens
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, Views
 
 if TYPE_CHECKING:
@@ -63,5 +64,5 @@ class Objective:
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The cosine loss of one batch."""
         learnt = self.module(student.hidden[-1])
-        loss = cosine_loss(learnt, teacher.hidden[-1], batch["attention_mask"])
+        loss = cosine_loss(learnt, teacher.hidden[-1], real_tokens(batch, learnt))
         return Loss(self.weight * loss, {"cosine": loss.detach()})

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.objectives.cosine import cosine_loss
 from compressor.methods.objectives.task import IGNORED
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, LOGITS, Views
 
 if TYPE_CHECKING:

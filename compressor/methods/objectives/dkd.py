@@ -20,9 +20,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compressor.data.tasks import has_classes
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.objectives.task import task_loss
+from compressor.methods.option import option
 from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = True
 ANY_TOKENIZER = True
+ONE_CLASS = True
 # With two, there is one other class, its share q is 1 for everybody, and NCKD is always zero.
 FEWEST_CLASSES = 3
 
@@ -123,7 +126,7 @@ class Objective:
 
 
 def _refuse_misfit(context: Context) -> None:
-    if context.task != "text-classification":
+    if not has_classes(context.task):
         raise UsageError(
             f"dkd sets the label's class apart from the others, and {context.task} has no classes "
             "of rows",

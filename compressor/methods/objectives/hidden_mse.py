@@ -19,8 +19,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.features import MAPS, hidden_distance, layer_pairs, projection
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import (
+    MAPS,
+    hidden_distance,
+    layer_pairs,
+    projection,
+    real_tokens,
+)
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, Views
 
 VERBS = ("finetune", "distill", "prune")
@@ -58,7 +65,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The summed distance of one batch."""
-        mask = batch["attention_mask"]
+        mask = real_tokens(batch, student.hidden[-1])
         distance = sum(
             hidden_distance(project(student.hidden[m]), teacher.hidden[g], mask)
             for (m, g), project in zip(self.pairs, self.module, strict=True)

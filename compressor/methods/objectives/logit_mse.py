@@ -15,9 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.features import answers
 from compressor.methods.objectives.task import task_loss
+from compressor.methods.option import option
 from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The mixed loss of one batch."""
-        mask = batch["attention_mask"]
         hard = task_loss(self.task, student.logits, batch["labels"])
-        soft = logit_distance(answers(student.logits, mask), answers(teacher.logits, mask))
+        soft = logit_distance(answers(student.logits, batch), answers(teacher.logits, batch))
         total = (1 - self.hard_weight) * soft + self.hard_weight * hard
         return Loss(total, {"logit_mse": soft.detach(), "hard": hard.detach()})

@@ -15,8 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.features import hidden_distance
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import hidden_distance, real_tokens
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, Views
 
 VERBS = ("finetune", "distill", "prune")
@@ -64,7 +65,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The summed distance of one batch."""
-        mask = batch["attention_mask"]
+        mask = real_tokens(batch, student.hidden[-1])
         mapped = [self.module(hidden) for hidden in student.hidden[1:]]
         total = sum(
             min(

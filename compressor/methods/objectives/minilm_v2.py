@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import real_tokens
+from compressor.methods.option import option
 from compressor.model.pruned import attention_width
 from compressor.model.views import ATTENTION, Views
 
@@ -109,7 +111,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The summed relation losses of one batch."""
-        mask = batch["attention_mask"]
+        mask = real_tokens(batch, student.queries[-1])
         found = {
             f"{name}_relations": relation_loss(
                 getattr(student, name)[-1], getattr(teacher, name)[self.layer], mask, self.heads

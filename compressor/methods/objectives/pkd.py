@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.features import MAPS, layer_pairs, projection
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import MAPS, layer_pairs, projection, real_tokens
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, Views
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ VERBS = ("finetune", "distill", "prune")
 NEEDS_TEACHER = True
 NEEDS_LOGITS = False
 UNLABELLED = True
-# Their tokenizers put a summary token first, and every token sees the whole row.
+# Their tokenizers, or ViT itself, put a summary token first, and every token sees the whole row.
 SUMMARY_FIRST = (
     *("albert", "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra"),
-    *("modernbert", "mpnet", "roberta", "xlm-roberta"),
+    *("modernbert", "mpnet", "roberta", "vit", "xlm-roberta"),
 )
 
 
@@ -132,7 +133,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The patience of one batch, mean over pairs."""
-        mask = batch["attention_mask"]
+        mask = real_tokens(batch, student.hidden[-1])
         found = [
             patience(
                 project(first_tokens(student.hidden[m], mask)),

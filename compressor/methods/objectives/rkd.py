@@ -21,7 +21,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import real_tokens
+from compressor.methods.option import option
 from compressor.model.views import HIDDEN, Views
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """Both parts of one batch."""
-        mask = batch["attention_mask"]
+        mask = real_tokens(batch, student.hidden[-1])
         rows = (row_means(views.hidden[-1], mask) for views in (student, teacher))
         distance, angle = relation_losses(*rows)
         options = self.options

@@ -15,9 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import Batch, Context, Loss, option
+from compressor.methods.contract import Batch, Context, Loss
 from compressor.methods.features import answers
 from compressor.methods.objectives.task import task_loss
+from compressor.methods.option import option
 from compressor.model.views import LOGITS, Views
 
 if TYPE_CHECKING:
@@ -77,8 +78,7 @@ class Objective:
         hard = task_loss(self.task, student.logits, batch["labels"])
         if hard_weight == 1:
             return Loss(hard, {"hard": hard.detach()})
-        mask = batch["attention_mask"]  # of tokens, every real one counts, masked or not
-        learnt, taught = answers(student.logits, mask), answers(teacher.logits, mask)
+        learnt, taught = answers(student.logits, batch), answers(teacher.logits, batch)
         soft = soft_label_loss(learnt, taught, self.options.temperature)
         total = (1 - hard_weight) * soft + hard_weight * hard
         return Loss(total, {"soft": soft.detach(), "hard": hard.detach()})

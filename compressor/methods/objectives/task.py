@@ -32,11 +32,14 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
     Args:
         task: a key of `compressor.data.tasks.TASKS`.
         logits: [batch, classes], [batch, 1], or [batch, length, vocabulary].
-        labels: [batch] class ids or scores, or [batch, length] token ids; -100, or a score that is
-            not a number, is left out. The loss is 0 where all are left out.
+        labels: [batch] class ids or scores, [batch, classes] shares of the classes (float), or
+            [batch, length] token ids; -100, or a score that is not a number, is left out. The loss
+            is 0 where all are left out.
     """
     from torch.nn import functional as F
 
+    if labels.dim() == 2 and labels.is_floating_point():
+        return F.cross_entropy(logits.float(), labels)
     if task == "causal-lm":
         logits, labels = logits[:, :-1], labels[:, 1:]  # position t predicts token t + 1
     known = ~labels.isnan() if task == "regression" else labels != IGNORED

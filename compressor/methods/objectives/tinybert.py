@@ -22,8 +22,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, Context, Loss, option
-from compressor.methods.features import MAPS, hidden_distance, layer_pairs, projection
+from compressor.methods.contract import Batch, Context, Loss
+from compressor.methods.features import (
+    MAPS,
+    hidden_distance,
+    layer_pairs,
+    projection,
+    real_tokens,
+)
+from compressor.methods.option import option
 from compressor.model.views import ATTENTION, HIDDEN, Views
 
 if TYPE_CHECKING:
@@ -35,7 +42,7 @@ NEEDS_LOGITS = False
 UNLABELLED = True
 # Here the scores are Q K^T / sqrt(d_head) and nothing else. Elsewhere positions are rotated into
 # queries and keys, or added to the scores.
-PLAIN_SCORES = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+PLAIN_SCORES = ("bert", "camembert", "distilbert", "electra", "roberta", "vit", "xlm-roberta")
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Objective:
 
     def loss(self, batch: Batch, student: Views, teacher: Views) -> Loss:
         """The intermediate loss of one batch."""
-        mask, options = batch["attention_mask"], self.options
+        mask, options = real_tokens(batch, student.hidden[-1]), self.options
         maps = list(self.module) * (len(self.pairs) // len(self.module))
         hidden = [
             hidden_distance(project(student.hidden[m]), teacher.hidden[g], mask)

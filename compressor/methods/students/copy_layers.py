@@ -15,8 +15,8 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import option
 from compressor.methods.depth import LAYER_MAP_HELP, LAYERS_HELP, chosen_layers
+from compressor.methods.option import option
 from compressor.model.layers import only_stack
 from compressor.model.surgery import keep_layers
 

@@ -24,8 +24,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.methods.contract import option
 from compressor.methods.depth import LAYER_MAP_HELP, LAYERS_HELP, chosen_layers
+from compressor.methods.option import option
 
 if TYPE_CHECKING:
     import torch

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compressor.methods.contract import option
+from compressor.methods.option import option
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, option
+from compressor.methods.contract import Batch
 from compressor.methods.input_ranges import HALF_RANGE, HIGHEST, LOWEST, SMALLEST_SCALE
+from compressor.methods.option import option
 from compressor.methods.smooth import smooth
 from compressor.model.calibration import sample_of
 from compressor.model.layers import encoder_linears, without

@@ -43,7 +43,8 @@ from compressor import console
 from compressor.checkpoint.families import base_family
 from compressor.checkpoint.pruned import parts_of
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, option
+from compressor.methods.contract import Batch
+from compressor.methods.option import option
 from compressor.methods.unit_budget import (
     Costs,
     Shape,

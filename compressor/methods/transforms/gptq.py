@@ -25,9 +25,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, option
+from compressor.methods.contract import Batch
 from compressor.methods.input_ranges import SMALLEST_SCALE
 from compressor.methods.layerwise import change_layer_by_layer, inverse_factor
+from compressor.methods.option import option
 from compressor.methods.transforms.dynamic import linears_to_quantize
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.quantized import attach_weights, float_linears, on_grid, spread

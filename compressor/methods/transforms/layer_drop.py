@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import console
 from compressor.errors import InputError, UsageError
-from compressor.methods.contract import Batch, option
-from compressor.methods.find import refuse_idle
+from compressor.methods.contract import Batch
+from compressor.methods.features import real_tokens
+from compressor.methods.option import option, refuse_idle
 from compressor.model.fewer_layers import keeping_layers, stack_of
 from compressor.model.layers import only_stack
 from compressor.model.rewrite import Rewriting
@@ -162,7 +163,8 @@ def contributions(
         inputs = {name: value[: options.samples - rows].to(device) for name, value in batch.items()}
         with torch.inference_mode():
             seen = look(model.eval(), inputs, frozenset({HIDDEN}), bare=model)
-        summed, compared = similarities(seen.hidden, inputs["attention_mask"], options.pool)
+        mask = real_tokens(inputs, seen.hidden[-1])
+        summed, compared = similarities(seen.hidden, mask, options.pool)
         total, count, rows = total + summed.cpu(), count + compared, rows + len(inputs["rows"])
         if rows == options.samples:
             break

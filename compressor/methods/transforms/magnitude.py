@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor.checkpoint.families import FAMILIES, base_family, is_linear
 from compressor.errors import UsageError
-from compressor.methods.contract import option
-from compressor.methods.find import refuse_idle
+from compressor.methods.option import option, refuse_idle
 from compressor.model.layers import without
 from compressor.model.masks import Pattern, n_of_m, parse_pattern, refuse_ragged
 from compressor.model.rewrite import Rewriting, read_tensor

@@ -24,9 +24,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.methods.contract import Batch, option
-from compressor.methods.find import refuse_idle
+from compressor.methods.contract import Batch
 from compressor.methods.fisher import fisher_inverses, from_blocks, in_blocks, taken_together
+from compressor.methods.option import option, refuse_idle
 from compressor.model.calibration import no_rows, rows_in
 from compressor.model.layers import encoder_linears, in_rows, input_counts, without
 from compressor.model.masks import Pattern, masks_of, parse_pattern, refuse_ragged, sparsity_of

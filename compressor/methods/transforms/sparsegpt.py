@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, option
-from compressor.methods.find import refuse_idle
+from compressor.methods.contract import Batch
 from compressor.methods.layerwise import change_layer_by_layer, inverse_factor
+from compressor.methods.option import option, refuse_idle
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
 from compressor.model.masks import (

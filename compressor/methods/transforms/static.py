@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import UsageError
-from compressor.methods.contract import Batch, option
+from compressor.methods.contract import Batch
 from compressor.methods.input_ranges import CALIBRATIONS, activation_grid, input_ranges
+from compressor.methods.option import option
 from compressor.methods.smooth import smooth
 from compressor.methods.transforms.dynamic import (
     GRANULARITY_HELP,

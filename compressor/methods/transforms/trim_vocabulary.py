@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.data.readers import open_binary
 from compressor.errors import InputError
-from compressor.methods.contract import Rows, option
+from compressor.methods.contract import Rows
+from compressor.methods.option import option
 from compressor.model.pieces import (
     cut,
     first_cut_otherwise,

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.methods.contract import Batch, option
-from compressor.methods.find import refuse_idle
+from compressor.methods.contract import Batch
 from compressor.methods.layerwise import change_layer_by_layer
+from compressor.methods.option import option, refuse_idle
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.layers import encoder_linears, input_counts, without
 from compressor.model.masks import masks_of, parse_pattern, refuse_ragged, sparsity_of
