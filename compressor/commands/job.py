@@ -216,7 +216,7 @@ class Job:
             return
         with writing(self.target, force=self.shared.force) as folder:
             metrics = {**(metrics or {}), **(write(folder) or {})}
-            keep_beside(self.origin.path, folder)
+            keep_beside(self.models.get("student", self.origin).path, folder)
             times = {name: metrics.pop(name) for name in list(metrics) if name.endswith("_ms")}
             if self.pack:
                 pack(folder)

@@ -137,9 +137,12 @@ def reads_own_tokens(
 def _unlike_readers(teacher: Loaded, student: Loaded) -> str:
     """A sentence about how the two read rows differently; empty where they read alike."""
     if student.tokenizer is None or teacher.tokenizer is None:
-        formats = teacher.reader.images, student.reader.images
+        formats = [
+            f"{one.reader.images}, patches of {one.model.config.patch_size}"
+            for one in (teacher, student)
+        ]
         unlike = formats[0] != formats[1]
-        return f"teacher and student read images as {formats[0]} and {formats[1]}" * unlike
+        return f"teacher and student read images as {' and as '.join(formats)}" * unlike
     first, second = teacher.tokenizer.get_vocab(), student.tokenizer.get_vocab()
     differing = sorted(
         piece for piece in {*first, *second} if first.get(piece) != second.get(piece)

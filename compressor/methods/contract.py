@@ -152,14 +152,10 @@ class ModifierHooks(Protocol):
     weighs_rows: bool = False
 
     def batch(self, batch: Batch, draw: np.random.Generator) -> Batch:
-        """A training batch in place of `batch`, the same in every pass of a step.
+        """A training batch in place of `batch`, by chance from `draw` alone: passes see the same.
 
-        Labels may become shares of the classes, float [batch, classes]. `rows` says which rows of
-        the data the batch holds: it is left out where the inputs are others.
-
-        Args:
-            batch: as the feed made it.
-            draw: all chance must come from here; it depends on the seed and the batch's place.
+        Labels may become shares of the classes, float [batch, classes]; `rows`, which tells the
+        rows of the data, is left out where the inputs are no longer theirs.
         """
         ...
 

@@ -152,8 +152,12 @@ def test_a_teacher_that_reads_images_larger_teaches_by_its_answers(here, capsys)
     err = capsys.readouterr().err
     assert "teacher and student read images as 32 x 32 x 3" in err
     assert "kept has the teacher's answers to 48 distinct rows" in err
-    assert go(f"distill tuned --student vit --method hidden_mse {QUICK} -o other") == 3
-    assert "compares the two token by token" in capsys.readouterr().err
+    assert (here / "made" / FORMAT).read_bytes() == (here / "vit" / FORMAT).read_bytes()
+    tiny.vit(here / "coarse", patch_size=8)
+    for teacher, student in (("tuned", "vit"), ("teacher", "coarse")):
+        words = f"distill {teacher} --student {student} --method hidden_mse {QUICK} -o other"
+        assert go(words) == 3
+        assert "compares the two token by token" in capsys.readouterr().err
 
 
 def test_kept_answers_are_those_to_these_pixels(here, capsys):
