@@ -188,7 +188,7 @@ def _open_model(checkpoint: Checkpoint, threads: int, device: str, precision: st
 def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
     import transformers
 
-    from compressor.export.session import open_session
+    from compressor.export.session import forward_of, open_session
     from compressor.model.load import quiet_libraries
 
     quiet_libraries()
@@ -199,11 +199,8 @@ def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
 
-    def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
-        # A graph always takes the token types that a tokenizer may leave out.
-        return session.run({"token_type_ids": np.zeros_like(arrays["input_ids"]), **arrays})
-
-    return forward, tokenizer, len(tokenizer), tokenizer.model_max_length, session.device
+    forward, longest = forward_of(session), tokenizer.model_max_length
+    return forward, tokenizer, len(tokenizer), longest, session.device
 
 
 def outputs_of(candidate: Candidate, dataset: Dataset, split: str, max_length: int) -> Evaluation:

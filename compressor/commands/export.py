@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,16 +12,23 @@ import typer
 from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import MODEL_HELP, Shared, as_record, parse_shapes
+from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record, parse_shapes
+from compressor.commands.scoring import refuse_unscored, split_feed
+from compressor.commands.training import data_of
 from compressor.errors import GateError, InputError, UsageError
-from compressor.methods.option import option
+from compressor.methods.option import option, refuse_idle
+from compressor.model.tasks import labels_of, task_of
 
 if TYPE_CHECKING:
     import torch
 
+    from compressor.data.dataset import Dataset
+    from compressor.export.judge import Judge
+    from compressor.export.session import Session
     from compressor.model.load import Loaded
 
 LARGE_ROUNDING = 0.5
+SCORING = ("max_drop", "max_length")  # options that need rows
 
 
 @dataclass(frozen=True)
@@ -46,27 +54,61 @@ class ExportOptions:
     tune: str = option(
         "",
         "batch x length, such as 1x32: measure the graphs that may be fastest there on this "
-        "machine, and keep the best",
+        "machine, floats among them, and keep the best",
     )
     tolerance: float = option(
         0.0, "largest parity error, relative to the size of the outputs; 0 for the default", low=0.0
     )
+    max_drop: float = option(
+        0.5, "with --data: gate, most points that a graph may lose against PyTorch"
+    )
+    max_length: int = option(128, "with --data: longest scored input in tokens", low=4)
 
 
 def run(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
     *,
     export: ExportOptions,
+    data: DataOptions,
     shared: Shared,
     words: list[str],
 ) -> None:
     """Make an ONNX folder that ONNX Runtime runs fast, int8 by default.
 
-    The graph is checked against PyTorch as re-read from disk; a failing check exits 4.
+    The graph is checked against PyTorch as re-read from disk; a failing check exits 4. With --data
+    it is scored on the validation rows, too, beside PyTorch.
 
     compressor export quantized -o exported
+
+    compressor export teacher --tune 1x32 --data reviews/ -o exported
     """
     checkpoint = open_model(model, shared)
+    refuse_useless(checkpoint, export, data)
+    if export.weights != "int8":
+        export = replace(export, embeddings=export.weights)
+    shape = one_shape(export.tune) if export.tune else None
+    record = {"method": "onnx", **as_record(export)}
+    dataset = None
+    if data.data:
+        own_task = replace(data, task=data.task or task_of(checkpoint) or "")
+        dataset = data_of(own_task, labels_of(checkpoint))
+        refuse_unscored(checkpoint, dataset, "--data")
+    else:
+        record = {name: value for name, value in record.items() if name not in SCORING}
+    job = Job("export", words, shared, {"model": checkpoint}, record, dataset)
+    if not job.begin(needed_bytes=2 * checkpoint.disk_bytes):
+        return
+    with job.at_work(), TemporaryDirectory(prefix="compressor-") as scratch:
+        _export(job, checkpoint, export, shape, Path(scratch))
+
+
+def refuse_useless(checkpoint: Checkpoint, export: ExportOptions, data: DataOptions) -> None:
+    """Refuse an export that would gain nothing, and flags that would do nothing.
+
+    Raises:
+        InputError: the checkpoint is no model to export so.
+        UsageError: names the flag.
+    """
     if checkpoint.runtime == "onnxruntime":
         raise InputError(f"{checkpoint.name} is an ONNX folder already", where=str(checkpoint.path))
     if checkpoint.quantization is not None and export.weights != "int8":
@@ -76,25 +118,49 @@ def run(
         )
     if export.weights != "int8" and export.cpu != "auto":
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
-    if export.weights != "int8":
-        export = replace(export, embeddings=export.weights)
-    if export.tune and checkpoint.reads_images:
+    if not data.data:
+        refuse_idle(export, SCORING, "without --data")
+        refuse_idle(data, [field.name for field in fields(data)], "without --data")
+    if export.tune:
+        refuse_untunable(checkpoint, export)
+
+
+def refuse_untunable(checkpoint: Checkpoint, export: ExportOptions) -> None:
+    """Refuse to measure what this machine's clock says nothing about.
+
+    Raises:
+        UsageError: the graph is for another processor, or for GPUs; or it takes images.
+    """
+    from compressor.export.cpu import cpu_preset
+
+    here = cpu_preset()
+    if export.cpu not in ("auto", here):
+        raise UsageError(
+            f"--tune measures on this machine, whose preset is {here}, and --cpu {export.cpu} is "
+            "for another",
+            hint=f"leave out --tune, or run it on a machine of the preset {export.cpu}",
+            where="--cpu",
+        )
+    if export.weights == "fp16":
+        raise UsageError(
+            "--tune measures on the processor, and --weights fp16 is for GPUs",
+            hint="leave out --tune, or --weights fp16",
+            where="--weights",
+        )
+    if checkpoint.reads_images:
         raise UsageError("--tune makes up tokens, and this model takes images", where="--tune")
-    shape = one_shape(export.tune) if export.tune else None
-    record = {"method": "onnx", **as_record(export)}
-    job = Job("export", words, shared, {"model": checkpoint}, record)
-    if not job.begin(needed_bytes=2 * checkpoint.disk_bytes):
-        return
-    with job.at_work():
-        _export(job, checkpoint, export, shape)
 
 
 def _export(
-    job: Job, checkpoint: Checkpoint, options: ExportOptions, shape: tuple[int, int] | None
+    job: Job,
+    checkpoint: Checkpoint,
+    options: ExportOptions,
+    shape: tuple[int, int] | None,
+    scratch: Path,
 ) -> None:
-    """Load, export, publish; a graph that computes something else leaves its numbers behind."""
+    """Load, export, publish; a graph that is refused leaves its numbers behind."""
     from compressor.export.card import write_card, write_script
-    from compressor.export.export import export_folder
+    from compressor.export.export import Exporter
     from compressor.export.tune import tuned_folder
     from compressor.model.dequantized import load_dequantized
     from compressor.model.integers import read_integers
@@ -102,36 +168,78 @@ def _export(
 
     quantized = checkpoint.quantization is not None
     loaded = (load_dequantized if quantized else load_whole)(checkpoint, attention="eager")
-
-    def export(folder: Path, **variant: Any) -> dict[str, Any]:
-        return export_folder(
-            loaded.model,
-            loaded.tokenizer,
-            example_inputs(loaded),
-            folder,
-            number_format=options.weights,
-            weights=read_integers(checkpoint) if quantized else None,
-            round_inputs=loaded.task != "causal-lm",
-            quantize_embeddings=options.embeddings == "int8",
-            preset=None if options.cpu == "auto" else options.cpu,
-            cache=options.cache and loaded.task == "causal-lm",
-            tolerance=options.tolerance or None,
-            **variant,
-        )
+    judge = None
+    if job.dataset is not None:  # a quantized model is scored as it is, its inputs rounded
+        whole = load_whole(checkpoint) if quantized else loaded
+        judge = judge_of(whole, job.dataset, options, scratch)
+    exporter = Exporter(
+        loaded.model,
+        loaded.tokenizer,
+        example_inputs(loaded),
+        weights=read_integers(checkpoint) if quantized else None,
+        quantize_embeddings=options.embeddings == "int8",
+        preset=None if options.cpu == "auto" else options.cpu,
+        cache=options.cache and loaded.task == "causal-lm",
+        tolerance=options.tolerance or None,
+    )
+    how = {"number_format": options.weights, "round_inputs": loaded.task != "causal-lm"}
+    facts: dict[str, Any] = {}
 
     def write(folder: Path) -> dict[str, Any]:
-        found = tuned_folder(folder, *shape, export) if shape else export(folder)
+        if shape:
+            found, facts["tuning"] = tuned_folder(folder, shape, exporter, **how, judge=judge)
+        else:
+            found = exporter.export(folder, **how)
+            found |= judge.check(folder) if judge else {}
         if loaded.tokenizer is not None:
             write_script(loaded, folder, longest_input(loaded))
-        write_card(folder, loaded, [*checkpoint.steps, job.step(found)], found)
+        steps = [*checkpoint.steps, job.step(found)]
+        write_card(folder, loaded, steps, found, facts.get("tuning"))
         warn_of_rounding(found["parity"].get("rounding_error", 0.0))
         return found
 
     try:
-        job.publish(write)
+        job.publish(write, facts=facts)
     except GateError as refusal:
         job.leave_refusal(refusal)
         raise
+
+
+def judge_of(loaded: Loaded, dataset: Dataset, options: ExportOptions, scratch: Path) -> Judge:
+    """Scores the checkpoint on the validation rows; says what a graph may lose on them.
+
+    Args:
+        loaded: the model as PyTorch opens it.
+        dataset: with validation rows.
+        options: the limit, and the longest input.
+        scratch: for tokens.
+
+    Raises:
+        InputError: the checkpoint has no score.
+    """
+    from compressor.export.judge import Judge
+    from compressor.export.session import forward_of
+    from compressor.model.load import silenced
+    from compressor.train.evaluate import evaluate, torch_forward
+
+    metric = dataset.task.metric
+    feed = split_feed(dataset, "validation", loaded, options.max_length, 0, scratch)
+    with silenced():  # int8 weights unpack on first use, with a bar
+        metrics = evaluate(torch_forward(loaded.model), feed).metrics
+    if metric not in metrics:
+        raise InputError(
+            f"{metric} of {loaded.checkpoint.name} is undefined on the validation rows, so nothing "
+            "can be judged by it",
+            hint="rows of more than one label, or no --data",
+            where=dataset.source.name,
+        )
+    console.note(f"in PyTorch: {metric} {metrics[metric]:.4f}")
+    whole = round(metrics[metric], 6)
+
+    def metrics_of(session: Session) -> dict[str, float]:
+        return evaluate(forward_of(session), feed).metrics
+
+    return Judge(metric, whole, options.max_drop, metrics_of)
 
 
 def warn_of_rounding(error: float) -> None:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 from compressor import console
 from compressor.data.dataset import Dataset
+from compressor.errors import InputError, UsageError
+from compressor.model.tasks import task_of
 
 if TYPE_CHECKING:
+    from compressor.checkpoint.folder import Checkpoint
     from compressor.methods.contract import Batch
     from compressor.model.load import Loaded
     from compressor.train.feed import Feed
@@ -82,6 +85,33 @@ class DatasetRows:
                     yield [text for row in chunk for text in row.texts]
                 else:
                     yield [row.one_text for row in chunk]
+
+
+def refuse_unscored(checkpoint: Checkpoint, dataset: Dataset, flag: str) -> None:
+    """Refuse rows that give a checkpoint no score, before any work.
+
+    Args:
+        checkpoint: what is to be scored.
+        dataset: the opened data.
+        flag: what needs the score, for the message.
+
+    Raises:
+        UsageError: there are no validation rows.
+        InputError: the model has no head for the rows.
+    """
+    if not dataset.has("validation"):
+        raise UsageError(
+            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
+            where=flag,
+        )
+    task = task_of(checkpoint)
+    if task != dataset.task.name:
+        head = f"a head for {task}" if task else "no head"
+        raise InputError(
+            f"{checkpoint.name} has {head}, and the rows are for {dataset.task.name}",
+            hint=f"train it first: compressor finetune {checkpoint.path} --data DATA",
+            where=flag,
+        )
 
 
 def validation_metrics(loaded: Loaded, dataset: Dataset, max_length: int) -> dict[str, float]:

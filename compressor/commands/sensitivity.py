@@ -10,11 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
-from compressor.commands.scoring import split_feed
-from compressor.errors import GateError, InputError, UsageError
-from compressor.measure import words
-from compressor.measure.report import drop_between
-from compressor.model.tasks import task_of
+from compressor.commands.scoring import refuse_unscored, split_feed
+from compressor.errors import GateError, UsageError
+from compressor.measure.gates import lost_between
+from compressor.measure.words import lost_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,19 +42,8 @@ def refuse_unjudged(
     flag = "--sensitivity" if max_drop is None else "--max-drop"
     if dataset is None:
         raise UsageError(f"{flag} compares outputs on rows", hint="add --data DATA", where=flag)
-    if max_drop is not None and not dataset.has("validation"):
-        raise UsageError(
-            f"there is nothing to judge by: {dataset.source.name} has no validation rows",
-            where=flag,
-        )
-    task = task_of(checkpoint)
-    if max_drop is not None and task != dataset.task.name:
-        head = f"a head for {task}" if task else "no head"
-        raise InputError(
-            f"{checkpoint.name} has {head}, and the rows are for {dataset.task.name}",
-            hint=f"train it first: compressor finetune {checkpoint.path} --data DATA",
-            where=flag,
-        )
+    if max_drop is not None:
+        refuse_unscored(checkpoint, dataset, flag)
     if getattr(picked.options, "smooth", 0):
         raise UsageError(
             f"{flag} looks at one map at a time, and --smooth changes several together",
@@ -141,14 +129,14 @@ class Sensitivity:
         self.whole = score()
         for count in range(len(ranking)):
             with self._quantized(ranking[count:]):
-                drops.append(_lost(metric, score(), self.whole))
-            console.note(f"{count} maps in float: lost {_amount(metric, drops[-1])}")
+                drops.append(lost_between(metric, score(), self.whole))
+            console.note(f"{count} maps in float: lost {lost_text(metric, drops[-1])}")
             if drops[-1] <= max_drop:
                 return ranking[:count]
         best = min(range(len(drops)), key=drops.__getitem__)
         raise GateError(
             f"--max-drop {max_drop:g} cannot be met: the least that is lost is "
-            f"{_amount(metric, drops[best])}, with {best} of {len(ranking)} maps in float",
+            f"{lost_text(metric, drops[best])}, with {best} of {len(ranking)} maps in float",
             where="--max-drop",
         )
 
@@ -158,11 +146,11 @@ class Sensitivity:
         Raises:
             GateError: more than `max_drop`.
         """
-        lost = _lost(metric, metrics.get(metric, math.nan), self.whole)
+        lost = lost_between(metric, metrics.get(metric, math.nan), self.whole)
         if not lost <= max_drop:
             raise GateError(
                 f"--max-drop {max_drop:g} is not met: quantized anew with the most harmed maps in "
-                f"float, the model lost {_amount(metric, lost)}",
+                f"float, the model lost {lost_text(metric, lost)}",
                 where="--max-drop",
             )
         return lost
@@ -172,19 +160,6 @@ def without_harmed(picked: Picked, names: Sequence[str]) -> Any:
     """The method's options with these maps left out as well."""
     patterns = [picked.options.exclude, *names]
     return replace(picked.options, exclude=",".join(filter(None, patterns)))
-
-
-def _lost(metric: str, own: float, base: float) -> float:
-    """What `benchmark` calls the drop; infinite where it is not defined."""
-    drop = drop_between(metric, own, base)
-    return math.inf if drop is None or math.isnan(drop) else drop
-
-
-def _amount(metric: str, lost: float) -> str:
-    """`0.52 points of accuracy`, or `1.30 per cent more perplexity`."""
-    unit = words.drop_unit(metric)
-    of = f" of {words.metric_name(metric)}" if unit == words.POINTS else ""
-    return f"{lost:.2f} {unit}{of}"
 
 
 def _answers(model: PreTrainedModel, batch: dict[str, torch.Tensor], most: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ from compressor import console
 from compressor.checkpoint.sentences import Pooling, read_pooling
 from compressor.checkpoint.shards import SCRIPT
 from compressor.data.tasks import TASKS, has_classes
+from compressor.measure.words import lost_text
 
 if TYPE_CHECKING:
     from compressor.model.load import Loaded
@@ -54,7 +55,11 @@ def purpose(loaded: Loaded) -> str:
 
 
 def write_card(
-    folder: Path, loaded: Loaded, steps: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]
+    folder: Path,
+    loaded: Loaded,
+    steps: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Any],
+    tuning: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `README.md`: what the graph is, its exact numbers, and how it was made.
 
@@ -63,6 +68,7 @@ def write_card(
         loaded: the model that was exported.
         steps: its lineage, the export last.
         facts: what the export found.
+        tuning: what `tuned_folder` says about its choice.
     """
     config, task = loaded.model.config, purpose(loaded)
     labels = ", ".join(config.id2label.values()) if has_classes(loaded.task) else ""
@@ -78,7 +84,8 @@ def write_card(
     if (folder / SCRIPT).exists():
         lines += ["```bash", "pip install onnxruntime tokenizers", f'python {SCRIPT} "a text"']
         lines += ["```", ""]
-    lines += ["| | |", "| --- | --- |", *numbers(facts), "", "Made by:", ""]
+    lines += ["| | |", "| --- | --- |", *numbers(facts), "", *(choice(tuning) if tuning else ())]
+    lines += ["Made by:", ""]
     lines += ["| step | command | validation |", "| --- | --- | --- |"]
     for number, step in enumerate(steps, start=1):
         command = str(step.get("command", "unknown")).translate(_IN_A_CELL)
@@ -111,7 +118,49 @@ def numbers(facts: Mapping[str, Any]) -> list[str]:
         rows.append(("embedding tables in int8", str(facts["embeddings"])))
     if facts.get("cpu_preset"):
         rows.append(("made for", facts["cpu_preset"]))
+    if "judged" in facts:
+        judged = facts["judged"]
+        metric, own = judged["metric"], facts[judged["metric"]]
+        rows.append(
+            (
+                "lost by the export",
+                f"{lost_text(metric, judged['lost'])} ({own:.4f}, in PyTorch "
+                f"{judged['checkpoint']:.4f}), allowed: {judged['max_drop']:g}",
+            )
+        )
     return [f"| {name} | {value} |" for name, value in rows]
+
+
+def choice(tuning: Mapping[str, Any]) -> list[str]:
+    """The graphs that `--tune` had to choose from, and why one was kept."""
+    metric = tuning.get("metric")
+    batch, length = tuning["shape"]
+    scored = f" In PyTorch {metric} is {tuning['checkpoint']:.4f}." if metric else ""
+    lines = [
+        f"Chosen by speed at {batch} x {length}, threads: {tuning['threads']}, on the machine that "
+        f"the graph was made on: {tuning['why']}.{scored}",
+        "",
+        f"| graph | ms | difference to PyTorch |{f' {metric} |' if metric else ''} |",
+        f"| --- | --- | --- |{' --- |' if metric else ''} --- |",
+    ]
+    for row in tuning["candidates"]:
+        if "problem" in row:
+            cells = ["", "", *([""] if metric else []), row["problem"].translate(_IN_A_CELL)]
+        else:
+            cells = [f"{row['p50_ms']:.3f}", f"{row['parity']['error']:.2e}"]
+            cells += [f"{row[metric]:.4f}" if metric in row else "undefined"] if metric else []
+            cells.append(verdict(row, tuning))
+        lines.append(f"| {' | '.join([row['name'], *cells])} |")
+    return [*lines, ""]
+
+
+def verdict(row: Mapping[str, Any], tuning: Mapping[str, Any]) -> str:
+    """What became of a graph."""
+    if row["name"] == tuning["kept"]:
+        return "kept"
+    if "metric" in tuning and (row["lost"] is None or row["lost"] > tuning["max_drop"]):
+        return "loses too much"
+    return "slower"
 
 
 def scores(metrics: Any) -> str:

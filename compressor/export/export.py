@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,7 +16,7 @@ import torch
 from compressor.export.editing import save, strip
 from compressor.export.graph import DEFAULT_OPSET, export_graph
 from compressor.export.integers import quantize_graph
-from compressor.export.parity import check_generation, check_parity, random_inputs
+from compressor.export.parity import Inputs, check_generation, check_parity, random_inputs
 from compressor.export.session import GRAPH, POSITIONS
 from compressor.export.simulate import simulated_int8
 
@@ -29,90 +30,168 @@ NumberFormat = Literal["int8", "fp16", "fp32"]
 HALF_TOLERANCE = 1e-2  # of the largest output; 11 bits of precision, over some layers
 
 
-def export_folder(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | None,
-    example: Mapping[str, torch.Tensor],
-    folder: Path,
-    *,
-    number_format: NumberFormat = "int8",
-    weights: Mapping[str, QuantizedLinear] | None = None,
-    round_inputs: bool = True,
-    quantize_embeddings: bool = True,
-    preset: Preset | None = None,
-    opset: int | None = None,
-    plain_sums: bool = True,
-    cache: bool = False,
-    tolerance: float | None = None,
-) -> dict[str, Any]:
-    """Write model.onnx, config and tokenizer into `folder`, and check the graph against `model`.
+@dataclass(frozen=True)
+class Exporter:
+    """One model on its way into a folder, or into several that differ in how they compute.
 
-    Args:
+    Attributes:
         model: fp32, in evaluation mode, loaded with eager attention.
         tokenizer: saved beside the graph; None for models of images.
         example: one batch as the tokenizer makes it; entries that the model does not take are
             left out.
-        folder: exists; a graph past 2 GB puts its weights into model.onnx.data.
-        number_format: "int8" has integer products and embedding tables; "fp16" is for GPUs.
         weights: the checkpoint's own integers by module name; other layers stay float. None
             rounds every matrix here.
-        round_inputs: without `weights`, see `quantize_graph`.
         quantize_embeddings: int8 embedding tables as well.
         preset: the processor that an int8 graph is made for; None for this machine.
-        opset: ONNX operator set; None for the newest.
-        plain_sums: see `fuse`.
         cache: a decoder that writes: give its graph keys and values to go on from.
         tolerance: largest parity error of the written graph, as a share of the largest output;
             None for the defaults of `check_parity`.
-
-    Returns:
-        opset, nodes, bytes, parity ...; with int8 also what `quantize_graph` returns.
-
-    Raises:
-        InputError: the model cannot be exported, or nothing in it can be int8.
-        GateError: the graph computes something else.
+        seed: of the inputs on which graphs are compared with the model.
     """
-    whole = number_format == "fp32"
-    if cache:
-        example = {**example, POSITIONS: example["input_ids"]}
-    make_inputs = random_inputs(model, example)
-    with TemporaryDirectory(dir=folder, prefix=".float-") as name:
-        scratch = Path(name)
-        facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET, "number_format": number_format}
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    example: Mapping[str, torch.Tensor]
+    weights: Mapping[str, QuantizedLinear] | None = None
+    quantize_embeddings: bool = True
+    preset: Preset | None = None
+    cache: bool = False
+    tolerance: float | None = None
+    seed: int = 0
+
+    def trace(
+        self,
+        folder: Path,
+        *,
+        opset: int | None = None,
+        plain_sums: bool = True,
+        tolerance: float | None = None,
+        final: bool = False,
+    ) -> dict[str, Any]:
+        """Write a float model.onnx into `folder`, and check it against the model.
+
+        Args:
+            folder: exists; a graph past 2 GB puts its weights into model.onnx.data.
+            opset: ONNX operator set; None for the newest.
+            plain_sums: see `fuse`.
+            tolerance: as `check_parity` takes it.
+            final: whether this is the graph that is kept.
+
+        Raises:
+            InputError: the model cannot be exported.
+            GateError: the graph computes something else.
+        """
+        model, path = self.model, folder / GRAPH
+        facts: dict[str, Any] = {"opset": opset or DEFAULT_OPSET}
         facts |= export_graph(
-            model, example, scratch / GRAPH, opset=opset, plain_sums=plain_sums, cache=cache
+            model, self._whole, path, opset=opset, plain_sums=plain_sums, cache=self.cache
         )
-        limit = tolerance if whole else None
-        float_parity = check_parity(model, scratch, make_inputs, tolerance=limit, final=whole)
-        if cache:
-            facts["generation_parity"] = check_generation(model, scratch, make_inputs)
-        facts["float_bytes"] = _bytes(scratch)
+        found = check_parity(model, folder, self._inputs, tolerance=tolerance, final=final)
+        facts["float_parity"] = found
+        if self.cache:
+            facts["generation_parity"] = check_generation(model, folder, self._inputs)
+        return {**facts, "float_bytes": _bytes(folder)}
+
+    def finish(
+        self,
+        source: Path,
+        traced: Mapping[str, Any],
+        folder: Path,
+        *,
+        number_format: NumberFormat = "int8",
+        round_inputs: bool = True,
+    ) -> dict[str, Any]:
+        """Write model.onnx, config and tokenizer into `folder`, and check the graph.
+
+        Args:
+            source: where `trace` wrote the float graph; as fp32 its files are moved away.
+            traced: what `trace` found.
+            folder: exists.
+            number_format: "int8" has integer products and embedding tables; "fp16" is for GPUs.
+            round_inputs: without own integers, see `quantize_graph`.
+
+        Returns:
+            opset, nodes, bytes, parity ...; with int8 also what `quantize_graph` returns.
+
+        Raises:
+            InputError: nothing in the graph can be int8.
+            GateError: the graph computes something else.
+        """
+        facts: dict[str, Any] = {"number_format": number_format, **traced}
+        how = {"round_inputs": round_inputs}
         if number_format == "int8":
-            how = {"round_inputs": round_inputs, "quantize_embeddings": quantize_embeddings}
-            how["preset"] = preset
-            facts |= quantize_graph(scratch / GRAPH, folder / GRAPH, weights, **how)
+            how["quantize_embeddings"] = self.quantize_embeddings
+            paths = source / GRAPH, folder / GRAPH
+            facts |= quantize_graph(*paths, self.weights, preset=self.preset, **how)
         elif number_format == "fp16":
-            halve(scratch / GRAPH, folder / GRAPH)
+            halve(source / GRAPH, folder / GRAPH)
         else:
-            for file in scratch.iterdir():
+            for file in source.iterdir():
                 os.replace(file, folder / file.name)
-    facts["bytes"] = _bytes(folder)
-    facts["nodes"] = dict(sorted(Counter(_kinds(folder / GRAPH)).items()))
-    facts["float_parity"] = facts["parity"] = float_parity
-    if not whole:
-        limit, simulation = tolerance or HALF_TOLERANCE, None
-        if number_format == "int8":
+        facts["bytes"] = _bytes(folder)
+        facts["nodes"] = dict(sorted(Counter(_kinds(folder / GRAPH)).items()))
+        facts["parity"] = self._parity(folder, traced, number_format, round_inputs)
+        self.model.config.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        return facts
+
+    def _parity(
+        self, folder: Path, traced: Mapping[str, Any], number_format: NumberFormat, inputs: bool
+    ) -> dict[str, Any]:
+        """How far the written graph is from the model; a float graph's is known already."""
+        if number_format == "fp32":
+            return traced["float_parity"]
+        model, limit, simulation = self.model, self.tolerance, None
+        if number_format == "fp16":
+            limit = limit or HALF_TOLERANCE
+        else:
             simulation = simulated_int8(
-                model, weights, round_inputs=round_inputs, embeddings=quantize_embeddings
+                model, self.weights, round_inputs=inputs, embeddings=self.quantize_embeddings
             )
-            limit = tolerance
-        facts["parity"] = check_parity(
-            model, folder, make_inputs, tolerance=limit, simulation=simulation
-        )
-    model.config.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    return facts
+        return check_parity(model, folder, self._inputs, tolerance=limit, simulation=simulation)
+
+    def export(
+        self,
+        folder: Path,
+        *,
+        number_format: NumberFormat = "int8",
+        round_inputs: bool = True,
+        opset: int | None = None,
+        plain_sums: bool = True,
+    ) -> dict[str, Any]:
+        """Write `folder` whole, and check its graph: `trace`, then `finish`.
+
+        Args:
+            folder: exists.
+            number_format: see `finish`.
+            round_inputs: see `finish`.
+            opset: see `trace`.
+            plain_sums: see `trace`.
+
+        Returns:
+            see `finish`.
+
+        Raises:
+            InputError: the model cannot be exported, or nothing in it can be int8.
+            GateError: the graph computes something else.
+        """
+        whole = number_format == "fp32"
+        form = {"opset": opset, "plain_sums": plain_sums, "final": whole}
+        how = {"number_format": number_format, "round_inputs": round_inputs}
+        with TemporaryDirectory(dir=folder, prefix=".float-") as name:
+            scratch = Path(name)
+            limit = self.tolerance if whole else None
+            traced = self.trace(scratch, **form, tolerance=limit)
+            return self.finish(scratch, traced, folder, **how)
+
+    @property
+    def _whole(self) -> Mapping[str, torch.Tensor]:
+        positions = {POSITIONS: self.example["input_ids"]} if self.cache else {}
+        return {**self.example, **positions}
+
+    def _inputs(self, batch: int, length: int) -> Inputs:
+        return random_inputs(self.model, self._whole, seed=self.seed)(batch, length)
 
 
 def halve(path_in: Path, path_out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,20 @@ class Session:
         }
         mask = np.asarray(inputs["attention_mask"], dtype=np.int64)
         return {**made, POSITIONS: (mask.cumsum(-1) - 1).clip(min=0)[:, -length:]}
+
+
+def forward_of(session: Session) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """A graph as a function from the arrays of rows to its output, see `Session.run`.
+
+    A graph of texts always takes the token types that a tokenizer may leave out.
+    """
+
+    def forward(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        ids = arrays.get("input_ids")
+        types = {} if ids is None else {"token_type_ids": np.zeros_like(ids)}
+        return session.run({**types, **arrays})
+
+    return forward
 
 
 def open_session(folder: Path, *, threads: int, cuda: bool = False) -> Session:

@@ -10,7 +10,7 @@ from typing import Any
 
 from compressor.errors import InputError, UsageError
 from compressor.measure import words
-from compressor.measure.report import first_shape, model_named, p50_at
+from compressor.measure.report import drop_between, first_shape, model_named, p50_at
 
 Model = Mapping[str, Any]
 
@@ -102,6 +102,18 @@ def describe(judgement: Mapping[str, Any]) -> str:
         else f"measured {words.significant(judgement['value'])}"
     )
     return f"{judgement['model']} {verb} --{judgement['gate']} {judgement['limit']:g}: {measured}"
+
+
+def lost_between(metric: str, own: float, base: float) -> float:
+    """What a report calls the drop; infinite where that is not defined, so that no limit allows it.
+
+    Args:
+        metric: says the unit: points, or per cent of a metric without a bound.
+        own: the score of the model that is judged; not a number where it has none.
+        base: that of the model that it is compared with.
+    """
+    drop = drop_between(metric, own, base)
+    return math.inf if drop is None or math.isnan(drop) else drop
 
 
 def _flag(name: str) -> str:

@@ -78,6 +78,13 @@ def drop_text(drop: float | None, unit: str | None) -> str:
     return _signed(drop) if unit == POINTS else f"{_signed(drop)} %"
 
 
+def lost_text(metric: str, lost: float) -> str:
+    """`0.52 points of accuracy`, or `1.30 per cent more perplexity`."""
+    unit = drop_unit(metric)
+    of = f" of {metric_name(metric)}" if unit == POINTS else ""
+    return f"{lost:.2f} {unit}{of}"
+
+
 def times_text(ratio: float | None) -> str:
     """`8.1x`: two decimals below 10, one below 100."""
     if ratio is None:

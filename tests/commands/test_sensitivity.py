@@ -137,11 +137,3 @@ def test_what_a_method_makes_of_the_rest_is_judged_too(here, monkeypatch, capsys
 def kept_nothing(self, *_):
     self.whole = 2.0  # an accuracy that nothing reaches
     return []
-
-
-def test_perplexity_is_counted_in_per_cent():
-    assert sensitivity._lost("perplexity", 10.1, 10.0) == pytest.approx(1.0)
-    assert sensitivity._lost("accuracy", 0.85, 0.9) == pytest.approx(5.0)
-    assert sensitivity._lost("accuracy", float("nan"), 0.9) == float("inf")
-    assert sensitivity._amount("perplexity", 1.3) == "1.30 per cent more perplexity"
-    assert sensitivity._amount("accuracy", 0.52) == "0.52 points of accuracy"

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+from compressor.export.export import Exporter
+
+
+def export_folder(model, tokenizer, example, folder: Path, **options) -> dict:
+    """What `Exporter` makes of a model; its own options, and those of `Exporter.export`."""
+    fixed = {
+        field.name: options.pop(field.name) for field in fields(Exporter) if field.name in options
+    }
+    return Exporter(model, tokenizer, example, **fixed).export(folder, **options)
 
 
 def initializers(path: Path) -> dict[str, np.ndarray]:

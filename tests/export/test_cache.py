@@ -13,12 +13,12 @@ import tiny
 from compressor.cli import run
 from compressor.errors import GateError
 from compressor.export.cache import position_ids
-from compressor.export.export import export_folder
 from compressor.export.greedy import continued
 from compressor.export.parity import check_generation, random_inputs
 from compressor.export.session import open_session
 
 from . import families
+from .graphs import export_folder
 
 HEAD = "AutoModelForCausalLM"
 

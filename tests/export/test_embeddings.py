@@ -3,12 +3,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from compressor.export.export import export_folder
 from compressor.export.integers import quantize_graph
 from compressor.export.rounding import quantize_product, quantize_rows
 
 from . import families
-from .graphs import initializers, kinds
+from .graphs import export_folder, initializers, kinds
 from .test_integers import encoder_integers
 
 TABLE = "bert.embeddings.word_embeddings.weight"

@@ -7,11 +7,10 @@ import pytest
 import tiny
 from compressor.errors import GateError
 from compressor.export import export
-from compressor.export.export import export_folder
 from compressor.model.integers import QuantizedLinear
 
 from . import families
-from .graphs import initializers, stored_integers
+from .graphs import export_folder, initializers, stored_integers
 from .test_integers import encoder_integers
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from compressor.errors import InputError, UsageError
-from compressor.measure.gates import Gates, check, describe
+from compressor.measure.gates import Gates, check, describe, lost_between
 from compressor.measure.report import build_report
 
 
@@ -121,3 +121,10 @@ def test_impossible_limits_are_refused(limits):
 
 def test_a_negative_drop_asks_for_a_gain():
     assert Gates(max_drop=-1.0).active() == {"max_drop": -1.0}
+
+
+def test_what_is_lost_has_the_unit_of_the_metric_and_no_limit_allows_nothing():
+    assert lost_between("accuracy", 0.85, 0.9) == pytest.approx(5.0)
+    assert lost_between("perplexity", 10.1, 10.0) == pytest.approx(1.0)
+    assert lost_between("accuracy", math.nan, 0.9) == math.inf
+    assert lost_between("perplexity", 10.0, 0.0) == math.inf

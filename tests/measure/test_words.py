@@ -38,6 +38,11 @@ def test_drops_carry_their_unit():
     assert words.drop_text(4.0, words.drop_unit("perplexity")) == "4.0 %"
 
 
+def test_what_is_lost_names_its_metric():
+    assert words.lost_text("accuracy", 0.52) == "0.52 points of accuracy"
+    assert words.lost_text("perplexity", 1.3) == "1.30 per cent more perplexity"
+
+
 def test_nothing_measured_is_a_dash():
     assert words.metric_text("accuracy", None) == DASH
     assert words.interval_text("accuracy", None, None) == DASH
