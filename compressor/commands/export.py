@@ -15,7 +15,7 @@ from compressor.commands.job import Job, open_model
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record, parse_shapes
 from compressor.commands.scoring import refuse_unscored, split_feed
 from compressor.commands.training import data_of
-from compressor.errors import GateError, InputError, UsageError
+from compressor.errors import InputError, UsageError
 from compressor.methods.option import option, refuse_idle
 from compressor.model.tasks import labels_of, task_of
 
@@ -158,7 +158,7 @@ def _export(
     shape: tuple[int, int] | None,
     scratch: Path,
 ) -> None:
-    """Load, export, publish; a graph that is refused leaves its numbers behind."""
+    """Load, export, publish."""
     from compressor.export.card import write_card, write_script
     from compressor.export.export import Exporter
     from compressor.export.tune import tuned_folder
@@ -198,11 +198,7 @@ def _export(
         warn_of_rounding(found["parity"].get("rounding_error", 0.0))
         return found
 
-    try:
-        job.publish(write, facts=facts)
-    except GateError as refusal:
-        job.leave_refusal(refusal)
-        raise
+    job.publish(write, facts=facts)
 
 
 def judge_of(loaded: Loaded, dataset: Dataset, options: ExportOptions, scratch: Path) -> Judge:

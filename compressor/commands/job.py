@@ -187,15 +187,20 @@ class Job:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Hold the target's lock while working.
+        """Hold the target's lock while working; a gate's refusal leaves its numbers behind.
 
         Raises:
             InputError: another run is writing the target.
             MachineError: the device that was asked for is not there.
+            GateError: as raised inside; its hint then names the folder with its numbers.
         """
         with locked(self.target) if console.is_main_process() else nullcontext():
             refuse_absent_gpu(self.shared.device)
-            yield
+            try:
+                yield
+            except GateError as refusal:
+                self._leave_refusal(refusal)
+                raise
 
     def publish(
         self,
@@ -225,17 +230,15 @@ class Job:
             write_json(folder / "run.json", self._run_facts({**(facts or {}), **times}))
         print_folder(self.target, {"verb": self.verb, "metrics": metrics})
 
-    def leave_refusal(self, refusal: GateError, facts: dict[str, Any] | None = None) -> None:
+    def _leave_refusal(self, refusal: GateError) -> None:
         """Write `{target}.refused/report.json`, where a gate's numbers stay, and say so.
 
         Args:
-            refusal: the gate's error, whose hint will name the folder.
-            facts: what the report says besides the error, its numbers and the command.
+            refusal: the gate's error, with its facts; its hint will name the folder.
         """
         place = self.target.with_name(f"{self.target.name}.refused")
         if console.is_main_process():
-            found = {**refusal.facts, **(facts or {})}
-            report = {"command": self.command(), **refusal.as_dict(), **found}
+            report = {"command": self.command(), **refusal.as_dict(), **refusal.facts}
             with writing(place, force=True) as folder:
                 write_json(folder / "report.json", report)
         refusal.hint = "; ".join(filter(None, [f"the numbers are in {place}", refusal.hint]))

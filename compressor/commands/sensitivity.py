@@ -138,6 +138,7 @@ class Sensitivity:
             f"--max-drop {max_drop:g} cannot be met: the least that is lost is "
             f"{lost_text(metric, drops[best])}, with {best} of {len(ranking)} maps in float",
             where="--max-drop",
+            facts=self._refused(metric, drops),
         )
 
     def lost_at_last(self, metrics: dict[str, float], metric: str, max_drop: float) -> float:
@@ -152,8 +153,20 @@ class Sensitivity:
                 f"--max-drop {max_drop:g} is not met: quantized anew with the most harmed maps in "
                 f"float, the model lost {lost_text(metric, lost)}",
                 where="--max-drop",
+                facts={**self._refused(metric, [lost]), "metrics": metrics},
             )
         return lost
+
+    def _refused(self, metric: str, lost: Sequence[float]) -> dict[str, Any]:
+        """The numbers of a refusal: harms, the float model's score, and what was lost.
+
+        Args:
+            metric: of the task.
+            lost: one number for each attempt: with no map in float, with one, ...
+        """
+        known = [drop if math.isfinite(drop) else None for drop in lost]
+        whole = self.whole if math.isfinite(self.whole) else None
+        return {"metric": metric, "in_float": whole, "lost": known, "sensitivity": self.harms}
 
 
 def without_harmed(picked: Picked, names: Sequence[str]) -> Any:

@@ -209,8 +209,8 @@ def publish_trained(
     """Judge what the training came to, then write and print it.
 
     Raises:
-        GateError: `must_learn` and the model is no better than a guess; `{target}.refused` has
-            the numbers, and the state stays to go on from.
+        GateError: `must_learn` and the model is no better than a guess; the state stays to go on
+            from.
     """
     from compressor.model.quantized import is_quantized, save_quantized
     from compressor.model.save import save_model
@@ -231,10 +231,12 @@ def publish_trained(
     judged = trained.metric == dataset.task.metric
     complaint = no_better_than_guessing(trained.metrics, dataset, loaded) if judged else ""
     if complaint and must_learn:
-        refusal = GateError(complaint, where="--must-learn")
-        job.leave_refusal(refusal, {"metrics": metrics, **facts})
-        refusal.hint += "; --resume without --must-learn writes the model all the same"
-        raise refusal
+        raise GateError(
+            complaint,
+            hint="--resume without --must-learn writes the model all the same",
+            where="--must-learn",
+            facts={"metrics": metrics, **facts},
+        )
     if complaint:
         console.warn(complaint)
     metrics |= trained.facts

@@ -93,7 +93,14 @@ def test_a_drop_that_cannot_be_met_exits_4(here, capsys, monkeypatch):
     assert run("quantize teacher --data data --max-drop 1 -o some".split()) == 4
     shown = capsys.readouterr().err
     assert "the least that is lost is 52.00 points of accuracy, with 0 of 24 maps in float" in shown
+    assert "the numbers are in some.refused" in shown
     assert not (here / "some").exists()
+    report = json.loads((here / "some.refused/report.json").read_text())
+    assert (report["kind"], report["where"]) == ("gate", "--max-drop")
+    assert report["command"] == "compressor quantize teacher --data data --max-drop 1 -o some"
+    assert (report["metric"], report["in_float"]) == ("accuracy", 1.0)
+    assert report["lost"] == pytest.approx([52.0 + n for n in range(24)])
+    assert len(report["sensitivity"]) == 24
 
 
 @pytest.mark.parametrize(
@@ -132,6 +139,8 @@ def test_what_a_method_makes_of_the_rest_is_judged_too(here, monkeypatch, capsys
     assert run("quantize teacher --data data --max-drop 1 -o some".split()) == 4
     assert "quantized anew" in capsys.readouterr().err
     assert not (here / "some").exists()
+    report = json.loads((here / "some.refused/report.json").read_text())
+    assert report["lost"] == pytest.approx([100 * (2.0 - report["metrics"]["accuracy"])])
 
 
 def kept_nothing(self, *_):
