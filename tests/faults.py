@@ -533,8 +533,7 @@ OPTIONS = [
     *(
         Fault(f"46 no GPU to {words.split()[0]}", nothing, f"{words} --device cuda", 6,
               ("--device", "GPU"), needs_torch=True)
-        for words in (TRAIN, PRUNE, "quantize model -o out", "export model -o out",
-                      "benchmark model -o out")
+        for words in (TRAIN, PRUNE, "quantize model -o out", "benchmark model -o out")
     ),
     Fault("47 nothing before", nothing, "prune - --method magnitude", 3,
           ("the stage before this one produced no checkpoint",)),

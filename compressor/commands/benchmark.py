@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,10 +24,11 @@ from compressor.commands.scores import add_scores, refuse_disagreements, write_d
 from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.domains import domains_of
-from compressor.data.splits import split_for_evaluation
+from compressor.data.splits import refuse_overlap, split_for_evaluation
 from compressor.errors import InputError, UsageError
 from compressor.measure import gates as judging
 from compressor.measure.words import unique_names
+from compressor.methods.option import refuse_idle
 from compressor.model.reader import refuse_unreadable
 from compressor.model.tasks import labels_of, task_of
 
@@ -67,6 +69,10 @@ def run(
     shapes = shapes_for(checkpoints, measure)
     dataset = _dataset(data, checkpoints)
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
+    if data.no_overlap:
+        if split == "train":
+            raise UsageError("--no-overlap does nothing: training rows are scored", where="--split")
+        refuse_overlap(dataset, split)
     if stored:
         refuse_other_rows(stored, dataset, split, measure.max_length)
     _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit, stored)
@@ -152,8 +158,10 @@ def _dataset(data: DataOptions, checkpoints: list[Checkpoint]) -> Dataset | None
 
     Raises:
         InputError: the models differ in task or classes, or have no head to score.
+        UsageError: flags about rows that are not there.
     """
     if not data.data:
+        refuse_idle(data, [field.name for field in fields(data)], "without --data")
         return None
     tasks = {checkpoint.name: task_of(checkpoint) for checkpoint in checkpoints}
     if len(set(tasks.values())) > 1 or None in tasks.values():

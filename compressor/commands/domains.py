@@ -196,6 +196,7 @@ def _rows_of(
 ) -> Any:
     """The rows of some domains, with the model's classes."""
     chosen = {**asdict(data), "domain": only, "without_domain": ",".join(without)}
+    chosen["no_overlap"] = False  # every training of the sweep has looked already
     return data_of(DataOptions(**chosen), labels_of(checkpoint))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,9 +12,9 @@ import typer
 from compressor import console
 from compressor.checkpoint.folder import Checkpoint
 from compressor.commands.job import Job, open_model
-from compressor.commands.options import MODEL_HELP, DataOptions, Shared, as_record, parse_shapes
+from compressor.commands.options import MODEL_HELP, DataOptions, Making, as_record, parse_shapes
 from compressor.commands.scoring import refuse_unscored, split_feed
-from compressor.commands.training import data_of
+from compressor.commands.training import data_if_named
 from compressor.errors import InputError, UsageError
 from compressor.methods.option import option, refuse_idle
 from compressor.model.tasks import labels_of, task_of
@@ -70,7 +70,7 @@ def run(
     *,
     export: ExportOptions,
     data: DataOptions,
-    shared: Shared,
+    shared: Making,
     words: list[str],
 ) -> None:
     """Make an ONNX folder that ONNX Runtime runs fast, int8 by default.
@@ -88,10 +88,10 @@ def run(
         export = replace(export, embeddings=export.weights)
     shape = one_shape(export.tune) if export.tune else None
     record = {"method": "onnx", **as_record(export)}
-    dataset = None
     if data.data:
-        own_task = replace(data, task=data.task or task_of(checkpoint) or "")
-        dataset = data_of(own_task, labels_of(checkpoint))
+        data = replace(data, task=data.task or task_of(checkpoint) or "")
+    dataset = data_if_named(data, labels_of(checkpoint))
+    if dataset is not None:
         refuse_unscored(checkpoint, dataset, "--data")
     else:
         record = {name: value for name, value in record.items() if name not in SCORING}
@@ -118,9 +118,14 @@ def refuse_useless(checkpoint: Checkpoint, export: ExportOptions, data: DataOpti
         )
     if export.weights != "int8" and export.cpu != "auto":
         raise UsageError(f"--cpu does nothing with --weights {export.weights}", where="--cpu")
+    if not export.cache and task_of(checkpoint) != "causal-lm":
+        raise UsageError(
+            f"--no-cache does nothing here: only a decoder that writes has keys and values to go "
+            f"on from, and {checkpoint.name} is none ({checkpoint.architecture})",
+            where="--no-cache",
+        )
     if not data.data:
         refuse_idle(export, SCORING, "without --data")
-        refuse_idle(data, [field.name for field in fields(data)], "without --data")
     if export.tune:
         refuse_untunable(checkpoint, export)
 
@@ -181,6 +186,7 @@ def _export(
         preset=None if options.cpu == "auto" else options.cpu,
         cache=options.cache and loaded.task == "causal-lm",
         tolerance=options.tolerance or None,
+        seed=job.shared.seed,
     )
     how = {"number_format": options.weights, "round_inputs": loaded.task != "causal-lm"}
     facts: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from compressor.checkpoint.packed import pack
 from compressor.checkpoint.sentences import keep_beside
 from compressor.checkpoint.source import resolve_model
 from compressor.checkpoint.store import check_target, locked, write_json, writing
-from compressor.commands.options import Shared
+from compressor.commands.options import Making
 from compressor.data.dataset import Dataset
 from compressor.errors import GateError, InputError, UsageError
 from compressor.model.devices import refuse_absent_gpu
@@ -60,7 +60,7 @@ def path_from_stdin() -> str:
     return lines[0]
 
 
-def open_model(reference: str, shared: Shared) -> Checkpoint:
+def open_model(reference: str, shared: Making) -> Checkpoint:
     """Open what the user calls MODEL: a folder, `-`, `hub:` or `pkg:`.
 
     Raises:
@@ -88,7 +88,7 @@ class Job:
 
     verb: str
     words: Sequence[str]
-    shared: Shared
+    shared: Making
     models: dict[str, Checkpoint]
     record: dict[str, Any]
     dataset: Dataset | None = None
@@ -231,11 +231,7 @@ class Job:
         print_folder(self.target, {"verb": self.verb, "metrics": metrics})
 
     def _leave_refusal(self, refusal: GateError) -> None:
-        """Write `{target}.refused/report.json`, where a gate's numbers stay, and say so.
-
-        Args:
-            refusal: the gate's error, with its facts; its hint will name the folder.
-        """
+        """Write `{target}.refused/report.json`, which has a gate's numbers, and say so."""
         place = self.target.with_name(f"{self.target.name}.refused")
         if console.is_main_process():
             report = {"command": self.command(), **refusal.as_dict(), **refusal.facts}

@@ -46,14 +46,22 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Shared(Output):
+class Making(Output):
     """What every verb that makes a folder from checkpoints can be told."""
 
+    device = "cpu"  # no flag, and no choice, of a verb that takes this alone
+
     seed: int = option(42, "seed of everything random", low=0, high=2**31 - 1)
-    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     accept_changed: bool = option(
         False, "open a checkpoint whose files changed after its lineage was written"
     )
+
+
+@dataclass(frozen=True)
+class Shared(Making):
+    """What those that compute on a GPU, too, can be told besides."""
+
+    device: str = option("auto", "where to compute", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class DataOptions:
         "the column that names a row's domain; `domain` if absent, or the names of the folders in "
         "a folder of data folders",
     )
-    no_overlap: bool = option(False, "refuse validation rows that stand in the training rows too")
+    no_overlap: bool = option(False, "refuse rows to score on that stand in the training rows too")
 
 
 def parameters_of(options: type[Any]) -> list[inspect.Parameter]:

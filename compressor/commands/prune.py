@@ -23,7 +23,7 @@ from compressor.commands.teachers import keeping_of, refuse_teacherless
 from compressor.commands.training import (
     bytes_for_training,
     data_for_training,
-    data_of,
+    data_if_named,
     publish_trained,
     train_model,
     training_record,
@@ -115,7 +115,7 @@ def _prune_at_once(
     picked = methods.one("method")
     module, options, length = picked.method.module, picked.options, training.max_length
     needs_data = module.needs_data(options)
-    dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
+    dataset = data_if_named(data, labels_of(checkpoint), needed=needs_data)
     rewriting = module.rewrite(checkpoint, options) if hasattr(module, "rewrite") else None
     record = {"method": picked.name, **as_record(options), "max_length": length}
     job = Job("prune", words, shared, {"model": checkpoint}, record, dataset, pack=pack)

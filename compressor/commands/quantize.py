@@ -14,7 +14,7 @@ from compressor.commands.options import MODEL_HELP, PACK_HELP, DataOptions, Shar
 from compressor.commands.scoring import DatasetRows, validation_metrics
 from compressor.commands.sensitivity import Sensitivity, refuse_unjudged, without_harmed
 from compressor.commands.slots import Methods, Slot
-from compressor.commands.training import data_of
+from compressor.commands.training import data_if_named
 from compressor.model.devices import choose_device
 from compressor.model.tasks import labels_of
 
@@ -52,7 +52,7 @@ def run(
     checkpoint = open_model(model, shared)
     refuse_quantized(checkpoint, "quantize")
     needs_data = picked.method.module.needs_data(picked.options)
-    dataset = data_of(data, labels_of(checkpoint)) if needs_data or data.data else None
+    dataset = data_if_named(data, labels_of(checkpoint), needed=needs_data)
     looks = sensitivity or max_drop is not None
     if looks:
         refuse_unjudged(checkpoint, picked, dataset, max_drop)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
@@ -17,8 +17,9 @@ from compressor.commands.slots import Picked
 from compressor.commands.teachers import reads_own_tokens, refuse_misfit
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.domains import domains_of
-from compressor.data.splits import overlap
+from compressor.data.splits import overlap_text, refuse_overlap
 from compressor.errors import GateError, InputError, MachineError, UsageError
+from compressor.methods.option import refuse_idle
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -66,14 +67,9 @@ def data_for_training(
             f"{', '.join(sorted(dataset.source.splits))} rows",
             hint="name a file of the folder train.jsonl, or give the file itself",
         )
-    if dataset.has("validation"):
-        count, lines = overlap(dataset, "train", "validation")
-        if count:
-            shown = ", ".join(map(str, lines)) + (" ..." if count > len(lines) else "")
-            text = f"{count} validation rows stand in the training rows too (lines {shown})"
-            if data.no_overlap:
-                raise InputError(text, where="--no-overlap")
-            console.warn(text)
+    text = "" if data.no_overlap else overlap_text(dataset)  # or it was refused already
+    if text:
+        console.warn(text)
     return dataset
 
 
@@ -97,11 +93,11 @@ def data_of(
 
     Raises:
         UsageError: no data named.
-        InputError: the rows are broken or do not fit the model's labels.
+        InputError: the rows are broken, do not fit the model's labels, or stand in two splits.
     """
     if not data.data:
         raise UsageError("this command needs rows", hint="add --data DATA", where="--data")
-    return open_dataset(
+    dataset = open_dataset(
         data.data,
         task=data.task or None,
         text_columns=data.text_columns or None,
@@ -111,6 +107,29 @@ def data_of(
         unlabelled=unlabelled,
         domains=domains_of(data.domain_column, data.domain, data.without_domain),
     )
+    if data.no_overlap:
+        refuse_overlap(dataset)
+    return dataset
+
+
+def data_if_named(
+    data: DataOptions, model_labels: tuple[str, ...] | None, *, needed: bool = False
+) -> Dataset | None:
+    """Open `--data` for a verb that can do without; None where it has to.
+
+    Args:
+        data: the flags.
+        model_labels: class names of the model's head.
+        needed: whether it cannot, after all.
+
+    Raises:
+        UsageError: no data named that is needed, or flags about rows that are not there.
+        InputError: see `data_of`.
+    """
+    if data.data or needed:
+        return data_of(data, model_labels)
+    refuse_idle(data, [field.name for field in fields(data)], "without --data")
+    return None
 
 
 def train_model(

@@ -79,6 +79,27 @@ def overlap(dataset: Dataset, a: str, b: str) -> tuple[int, list[int]]:
     return count, lines
 
 
+def overlap_text(dataset: Dataset, split: str = "validation") -> str:
+    """A sentence about rows of `split` that stand in the training rows too; empty without any."""
+    if not (dataset.has("train") and dataset.has(split)):
+        return ""
+    count, lines = overlap(dataset, "train", split)
+    shown = ", ".join(map(str, lines)) + (" ..." if count > len(lines) else "")
+    text = f"{count} {split} rows stand in the training rows too (lines {shown})"
+    return text if count else ""
+
+
+def refuse_overlap(dataset: Dataset, split: str = "validation") -> None:
+    """Refuse rows to score on that stand in the training rows too.
+
+    Raises:
+        InputError: there are some.
+    """
+    text = overlap_text(dataset, split)
+    if text:
+        raise InputError(text, where="--no-overlap")
+
+
 def _text_hash(row: Row) -> int:
     import hashlib
 

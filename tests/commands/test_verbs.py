@@ -284,6 +284,39 @@ def test_overlapping_and_overlong_rows_can_be_refused(here, capsys):
     assert "tokens" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "prune teacher --method magnitude",
+        "quantize teacher",
+        "quantize teacher --method static",
+        "export teacher",
+        "benchmark teacher",
+        "benchmark teacher --split test",
+    ],
+)
+def test_no_overlap_is_obeyed_wherever_rows_are_scored(here, capsys, words):
+    rows = tiny.rows(8, seed=5)
+    other = "test" if "test" in words else "validation"
+    write_rows(here / "leaking", "train", rows)
+    write_rows(here / "leaking", other, [*tiny.rows(4, seed=6), rows[3]])
+    assert go(*words.split(), "--data", "leaking", "--no-overlap", "-o", "out") == 3
+    said = f"1 {other} rows stand in the training rows too (lines 5)"
+    assert said in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
+def test_scored_training_rows_overlap_by_definition(here, capsys):
+    words = "benchmark teacher --data data --split train --no-overlap -o out"
+    assert go(*words.split()) == 2
+    assert "--no-overlap does nothing" in capsys.readouterr().err
+
+
+def test_rows_without_overlap_pass(here):
+    words = "quantize teacher --data data --no-overlap -o int8"
+    assert go(*words.split()) == 0
+
+
 def last_step(folder):
     return json.loads((folder / "compression.json").read_text())["steps"][-1]
 

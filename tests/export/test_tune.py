@@ -186,6 +186,13 @@ def test_one_graph_is_scored_too(here, capsys):
     assert found["int8"]["drop"] == pytest.approx(scored["judged"]["lost"], abs=1e-3)
 
 
+def test_the_seed_draws_the_inputs_of_the_parity_check(here):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run(f"export model --seed {seed} -o {name}".split()) == 0
+    errors = [metrics_of(here / name)["parity"]["error"] for name in "abc"]
+    assert errors[0] == errors[1] != errors[2]
+
+
 def test_times_are_measured(here):
     assert run("export model --tune 1x8 --weights fp32 -o graph".split()) == 0
     rows = json.loads((here / "graph/run.json").read_text())["tuning"]["candidates"]
