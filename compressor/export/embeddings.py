@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from compressor.export.editing import add_initializer, constant, insert_node, take_over
-from compressor.export.rounding import MIDDLE, quantize_rows
+from compressor.export.rounding import MIDDLE, content_key, names_by_content, quantize_rows
+from compressor.model.integers import QuantizedLinear
+from compressor.model.tables import SMALLEST_TABLE_BYTES  # less is not worth three more nodes
 
-SMALLEST_TABLE_BYTES = 65_536  # below this an int8 table saves nothing worth three more nodes
 
-
-def quantize_tables(graph: ir.Graph) -> int:
+def quantize_tables(graph: ir.Graph, own: Mapping[str, QuantizedLinear] | None = None) -> int:
     """Make every lookup in a constant float table of more than 64 kB an int8 one, in place.
 
     Rows and their scales are looked up by the same indices and multiplied, so only the rows that
@@ -23,6 +24,7 @@ def quantize_tables(graph: ir.Graph) -> int:
 
     Args:
         graph: its products replaced, and without nodes that nothing reads.
+        own: the checkpoint's integers by module name, which a table that holds them keeps.
 
     Returns:
         the number of tables.
@@ -32,11 +34,13 @@ def quantize_tables(graph: ir.Graph) -> int:
         of_rows = node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
         if of_rows and _is_large_table(node.inputs[0]):
             lookups.setdefault(node.inputs[0], []).append(node)
+    names = names_by_content(own) if own else {}
     changed = 0
     for table, nodes in lookups.items():
         if len(nodes) < len(table.uses()):
             continue
-        found = _integers(graph, table, nodes[0])
+        known = names.get(content_key(table.const_value.numpy())) if names else None
+        found = _integers(graph, table, nodes[0], own[known] if known else None)
         if found is not None:
             changed += 1
             for node in nodes:
@@ -68,14 +72,16 @@ class Rows(NamedTuple):
     middle: ir.Value | None = None
 
 
-def _integers(graph: ir.Graph, table: ir.Value, before: ir.Node) -> Rows | None:
+def _integers(
+    graph: ir.Graph, table: ir.Value, before: ir.Node, own: QuantizedLinear | None
+) -> Rows | None:
     """A table's integers: its own, or those of its product; None where those do not serve.
 
     What is made of a product's integers is computed once, when ONNX Runtime loads the graph.
     """
     name, scale_name = f"{table.name}_quantized", f"{table.name}_scale"
     if name not in graph.initializers:
-        values, scale = quantize_rows(table.const_value.numpy())
+        values, scale = own[:2] if own else quantize_rows(table.const_value.numpy())
         rows = add_initializer(graph, name, ir.tensor(values))
         return Rows(rows, add_initializer(graph, scale_name, ir.tensor(scale)))
     stored, scales = graph.initializers[name], graph.initializers[scale_name]

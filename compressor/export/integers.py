@@ -19,7 +19,6 @@ so the names that an exporter gives do not matter.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,7 +41,13 @@ from compressor.export.editing import (
     take_over,
 )
 from compressor.export.embeddings import quantize_tables
-from compressor.export.rounding import MIDDLE, quantize_product, quantize_rows
+from compressor.export.rounding import (
+    MIDDLE,
+    content_key,
+    names_by_content,
+    quantize_product,
+    quantize_rows,
+)
 from compressor.model.integers import Activation, Grid, QuantizedLinear
 
 CONTRIB = "com.microsoft"  # ONNX Runtime's own nodes
@@ -107,7 +112,7 @@ def quantize_graph(
     if any(alone):
         model.opset_imports[CONTRIB] = 1
     remove_unused(model)  # a table's replaced product would still count as its reader
-    tables = quantize_tables(model.graph) if quantize_embeddings else 0
+    tables = quantize_tables(model.graph, weights) if quantize_embeddings else 0
     remove_unused(model)
     strip(model)
     save(model, path_out)
@@ -168,16 +173,13 @@ def _match(
     products: list[Product], weights: Mapping[str, QuantizedLinear]
 ) -> list[tuple[Product, QuantizedLinear]]:
     """Pair products with the integers that they hold, dequantized."""
-    by_content: dict[bytes, tuple[str, QuantizedLinear]] = {}
-    for name, linear in weights.items():
-        steps = linear.scale.repeat(linear.values.shape[1] // linear.scale.shape[1], axis=1)
-        by_content[_digest(linear.values.astype(np.float32) * steps)] = name, linear
+    names = names_by_content(weights)
     chosen = []
     for product in products:
-        found = by_content.get(_digest(product.weight))
+        found = names.get(content_key(product.weight))
         if found is not None:
-            product.name = f"{found[0]}.weight"
-            chosen.append((product, found[1]))
+            product.name = f"{found}.weight"
+            chosen.append((product, weights[found]))
     left = {product.name for product in products} - {product.name for product, _ in chosen}
     wrong = sorted(name for name in weights if f"{name}.weight" in left)
     if wrong:
@@ -187,14 +189,6 @@ def _match(
             hint="export the int8 checkpoint as it was written",
         )
     return chosen
-
-
-def _digest(weight: np.ndarray) -> bytes:
-    rows = np.ascontiguousarray(weight, dtype=np.float32)
-    # Adding zero turns -0.0 into 0.0: a product with scale gives either.
-    return hashlib.blake2b(rows + np.float32(0), digest_size=16).digest() + bytes(
-        str(rows.shape), "ascii"
-    )
 
 
 class Rewriter:

@@ -1,8 +1,13 @@
-"""Rounding a float matrix to int8, symmetric, with one scale per row."""
+"""Rounding a float matrix to int8, symmetric, with one scale per row, and knowing it again."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+
 import numpy as np
+
+from compressor.model.integers import QuantizedLinear
 
 HIGHEST = np.float32(127)
 MIDDLE = 128  # what turns int8 into uint8
@@ -49,3 +54,24 @@ def _round(weight: np.ndarray, limit: np.ndarray) -> tuple[np.ndarray, np.ndarra
     # A row so small that its scale is subnormal would divide beyond 127.
     values = np.clip(np.rint(weight / scale), -HIGHEST, HIGHEST)
     return values.astype(np.int8), scale
+
+
+def names_by_content(weights: Mapping[str, QuantizedLinear]) -> dict[bytes, str]:
+    """Names of a checkpoint's own integers by the `content_key` of the floats that they make.
+
+    An exporter gives its own names, and transformers may give others than the checkpoint has.
+    """
+    found = {}
+    for name, linear in weights.items():
+        steps = linear.scale.repeat(linear.values.shape[1] // linear.scale.shape[1], axis=1)
+        found[content_key(linear.values.astype(np.float32) * steps)] = name
+    return found
+
+
+def content_key(matrix: np.ndarray) -> bytes:
+    """A hash of a float matrix's shape and values."""
+    rows = np.ascontiguousarray(matrix, dtype=np.float32)
+    # Adding zero turns -0.0 into 0.0: a product with scale gives either.
+    return hashlib.blake2b(rows + np.float32(0), digest_size=16).digest() + bytes(
+        str(rows.shape), "ascii"
+    )

@@ -16,9 +16,15 @@ import torch
 import torch.nn.functional as F
 
 from compressor.export.blocks import bits_stored, block_size
-from compressor.export.embeddings import SMALLEST_TABLE_BYTES
-from compressor.export.rounding import HIGHEST, quantize_product, quantize_rows
+from compressor.export.rounding import (
+    HIGHEST,
+    content_key,
+    names_by_content,
+    quantize_product,
+    quantize_rows,
+)
 from compressor.model.integers import Grid, QuantizedLinear
+from compressor.model.tables import SMALLEST_TABLE_BYTES
 
 LOWEST_INT8, HIGHEST_INT8 = -128, 127
 Rounding = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -71,14 +77,15 @@ def simulated_int8(
 
     Args:
         model: the float model; its weights are not touched.
-        weights: the checkpoint's integers by module name, which the weights equal already; None
-            when the export rounds every matrix itself.
+        weights: the checkpoint's integers by name, which the weights equal already; None when the
+            export rounds every matrix itself.
         round_inputs: without `weights`, see `quantize_graph`.
-        embeddings: whether large embedding tables are int8.
+        embeddings: whether large embedding tables are int8; one in `weights` equals them already.
     """
     from transformers.pytorch_utils import Conv1D
 
     changed: list[torch.nn.Module] = []
+    weights = None if weights is None else _by_module(model, weights)
     linears = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
     tied = {id(linear.weight) for linear in linears}
     of_matrix = None if weights is not None else quantize_product if round_inputs else quantize_rows
@@ -88,7 +95,7 @@ def simulated_int8(
             of_inputs = _of_inputs(module, name, weights, round_inputs)
             if of_inputs is not None:
                 forward = partial(_product, module, of_inputs, of_matrix)
-        elif embeddings and _is_large_table(module):
+        elif embeddings and _is_large_table(module) and name not in (weights or ()):
             # What a head multiplies by as well has its integers, or stays float with it.
             of_rows = of_matrix if id(module.weight) in tied else quantize_rows
             if of_rows is not None:
@@ -101,6 +108,25 @@ def simulated_int8(
     finally:
         for module in changed:
             del module.forward  # the class's own shows again
+
+
+def _by_module(
+    model: torch.nn.Module, weights: Mapping[str, QuantizedLinear]
+) -> Mapping[str, QuantizedLinear]:
+    """A checkpoint's integers by the names that the model's modules have.
+
+    transformers may give others than the checkpoint has, as it does for ViT.
+    """
+    modules = dict(model.named_modules())
+    if all(name in modules for name in weights):
+        return weights
+    names, found = names_by_content(weights), {}
+    for name, module in modules.items():
+        if isinstance(module, torch.nn.Linear | torch.nn.Embedding):
+            known = names.get(content_key(module.weight.detach().numpy()))
+            if known is not None:
+                found[name] = weights[known]
+    return found
 
 
 def _of_inputs(

@@ -1,4 +1,4 @@
-"""The integer layers that a compressed-tensors checkpoint stores, as arrays."""
+"""The integer layers and tables that a compressed-tensors checkpoint stores, as arrays."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ from compressor.checkpoint.arrays import read_array
 from compressor.checkpoint.facts import unpacked_shape
 from compressor.checkpoint.values import unpack
 from compressor.errors import InputError
+from compressor.model.tables import is_table
 
 if TYPE_CHECKING:
     import numpy as np
 
     from compressor.checkpoint.folder import Checkpoint
 
-FORMAT, PACKED = "int-quantized", "pack-quantized"
+FORMAT, PACKED, MIXED = "int-quantized", "pack-quantized", "mixed-precision"
 Grid = tuple[float, int]
 Activation = Literal["dynamic", "float"] | Grid
 
 
 class QuantizedLinear(NamedTuple):
-    """One linear layer as stored.
+    """One linear layer, or an embedding table, as stored.
 
     Attributes:
-        values: int8 [out, in].
+        values: int8 [out, in], or [rows, width].
         scale: float32 [out, groups]; the weight is values * scale, where every group of
             neighbouring inputs has one scale. One group where inputs are rounded too.
         activation: "dynamic", or (scale, zero point) of the stored input range, with
-            input = scale * (q - zero point) and q in [-128, 127]; "float" for inputs as they are.
+            input = scale * (q - zero point) and q in [-128, 127]; "float" for inputs as they are,
+            and for a table.
         bits: of a value.
     """
 
@@ -61,7 +63,7 @@ def as_arrays(
 
 
 def read_integers(checkpoint: Checkpoint) -> dict[str, QuantizedLinear]:
-    """The quantized layers of a checkpoint, by module name; float tensors are not read.
+    """The quantized layers and tables of a checkpoint, by module name; floats are not read.
 
     Raises:
         InputError: integers of another layout.
@@ -84,6 +86,8 @@ def read_integers(checkpoint: Checkpoint) -> dict[str, QuantizedLinear]:
         _check_layout(checkpoint, name)
         parts = ("weight", "weight_scale", "input_scale", "input_zero_point")
         found[name] = as_arrays(*(array(f"{name}.{part}") for part in parts))
+        if is_table(name, checkpoint.model_type):
+            found[name] = found[name]._replace(activation="float")
     return found
 
 

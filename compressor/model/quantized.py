@@ -9,6 +9,10 @@ is a method's matter.
 
 Weights alone may be rounded instead, to 8 bits or fewer: format `pack-quantized`, with the values
 packed into 32-bit words `weight_packed` and `weight_scale` [out, groups].
+
+Large embedding tables are a group of their own, `weight` int8 [rows, width] and `weight_scale`
+[rows, 1]; plain transformers opens them. One that a head is tied to stays float: transformers 5
+would make the head's first weights as int8, and fail.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compressor.errors import InputError
-from compressor.model.integers import FORMAT, PACKED, Grid
+from compressor.model.integers import FORMAT, MIXED, PACKED, Grid
 from compressor.model.load import silenced
 from compressor.model.save import (
     LARGEST_DIFFERENCE,
@@ -27,6 +31,7 @@ from compressor.model.save import (
     probe_inputs,
     stored_dtype,
 )
+from compressor.model.tables import is_table, table_pattern
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +113,21 @@ def attach_weights(model: PreTrainedModel, rows: Mapping[str, Rows], bits: int, 
     _attach(model, rows, QuantizationScheme(targets=["Linear"], weights=weights, format=PACKED))
 
 
+def attach_tables(model: PreTrainedModel, rows: Mapping[str, Rows]) -> None:
+    """Make `model` hold embedding tables on int8 grids in place.
+
+    Args:
+        model: a float32 model, or one whose linear layers were attached.
+        rows: int8 values [rows, width] and scales [rows, 1] by name of an `nn.Embedding`.
+    """
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+
+    weights = QuantizationArgs(num_bits=8, strategy="channel", dynamic=False, symmetric=True)
+    targets = [f"re:{table_pattern(model.config.model_type)}"]
+    # Without its format the library would look for packed words.
+    _attach(model, rows, QuantizationScheme(targets=targets, weights=weights, format=FORMAT))
+
+
 def _attach(model: PreTrainedModel, rows: Mapping[str, Rows], scheme: QuantizationScheme) -> None:
     import torch
     from compressed_tensors.quantization import (
@@ -123,7 +143,8 @@ def _attach(model: PreTrainedModel, rows: Mapping[str, Rows], scheme: Quantizati
             module.weight_scale.copy_(scale)
             # The weight lies on its grid already; this status rounds inputs only.
             module.quantization_status = QuantizationStatus.DECOMPRESSED
-    model.config.quantization_config = _config(model, scheme)
+    if rows:
+        model.config.quantization_config = _config(model)
 
 
 def on_grid(values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -155,25 +176,35 @@ def _scheme(*, static: bool, symmetric: bool) -> QuantizationScheme:
     )
 
 
-def _config(model: PreTrainedModel, scheme: QuantizationScheme) -> dict[str, Any]:
-    """The `quantization_config` of config.json.
+def _config(model: PreTrainedModel) -> dict[str, Any]:
+    """The `quantization_config` of config.json, by what the modules carry.
 
     A linear that is not on the ignore list is taken for int8, and the same folder may be opened
     under another head. So every float linear is listed by its name here and in the bare model
     without a head, and with them whatever lies outside numbered layers (RobertaModel has a pooler
-    that its classifier lacks).
+    that its classifier lacks), but for the tables that are quantized. Tables that are not are
+    listed too.
     """
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
+    from torch import nn
 
-    ignore = float_linears(model)
+    found = quantized_modules(model)
+    schemes = {id(m.quantization_scheme): m.quantization_scheme for m in found.values()}
+    groups = sorted(schemes.values(), key=lambda scheme: scheme.targets != ["Linear"])
+    ignore, outside = float_linears(model), OUTSIDE_LAYERS
+    if any(isinstance(module, nn.Embedding) for module in found.values()):
+        family = model.config.model_type
+        every = [name for name, _ in model.named_modules() if is_table(name, family)]
+        ignore += [name for name in every if name not in found]
+        outside += f"(?!{table_pattern(family)})"
     prefix = f"{model.base_model_prefix}."
     ignore += [name.removeprefix(prefix) for name in ignore if name.startswith(prefix)]
-    ignore.append(OUTSIDE_LAYERS)
+    formats = {scheme.format for scheme in groups}
     config = QuantizationConfig(
-        config_groups={"group_0": scheme},
-        format=scheme.format,
+        config_groups={f"group_{number}": scheme for number, scheme in enumerate(groups)},
+        format=groups[0].format if len(formats) == 1 else MIXED,
         quantization_status=QuantizationStatus.COMPRESSED,
-        ignore=ignore,
+        ignore=[*ignore, outside],
     )
     return config.model_dump(mode="json")
 

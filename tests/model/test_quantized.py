@@ -250,7 +250,8 @@ def test_weights_changed_after_quantization_are_refused(tmp_path):
 
 
 def integers_on_disk(folder):
-    return read_integers(SimpleNamespace(tensors=read_tensors(folder), path=folder))
+    checkpoint = SimpleNamespace(tensors=read_tensors(folder), path=folder, model_type="bert")
+    return read_integers(checkpoint)
 
 
 @pytest.mark.parametrize("method", METHODS)

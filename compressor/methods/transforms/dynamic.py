@@ -9,9 +9,11 @@ smoothing.
     inputs, per token              s_x = max|x| / 127.5     y = s_x s_w sum q_x q_w + b
 
 The scale follows the compressed-tensors convention (127.5 and the full range), not the 127 of
-SmoothQuant. Rounding is to nearest; no data is needed. Embeddings, norms, biases, pooler and head
-stay in float. Ours: with `portable`, max|w| becomes the largest sum of two neighbouring inputs'
-weights of one sign, so that no processor overflows; on bell-shaped weights it is a fifth larger.
+SmoothQuant. Rounding is to nearest; no data is needed. Norms, biases, pooler and head stay in
+float. Ours: with `portable`, max|w| becomes the largest sum of two neighbouring inputs' weights of
+one sign, so that no processor overflows; on bell-shaped weights it is a fifth larger. Ours as well:
+tables of words and positions of more than 64 kB are rounded with a scale for each row
+(`--embeddings`), unless a head multiplies by them, too.
 `smooth` is in `methods/smooth.py`.
 """
 
@@ -28,10 +30,12 @@ from compressor.methods.option import option
 from compressor.methods.smooth import smooth
 from compressor.model.calibration import sample_of
 from compressor.model.layers import encoder_linears, without
-from compressor.model.quantized import attach, float_linears, is_quantized
+from compressor.model.quantized import attach, attach_tables, float_linears, is_quantized
+from compressor.model.tables import large_tables
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
     from compressor.model.load import Loaded
@@ -46,6 +50,7 @@ PORTABLE_HELP = (
 
 
 GRANULARITY_HELP = "one scale for each output (channel) or for the whole matrix (tensor)"
+EMBEDDINGS_HELP = "number format of the large embedding tables that no head multiplies by"
 SMOOTH_HELP = (
     "move outliers of the inputs into the weights first (SmoothQuant), by this power, usually 0.5; "
     "0 does not"
@@ -59,9 +64,9 @@ class Options:
     exclude: str = option(
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
-
     portable: bool = option(True, PORTABLE_HELP)
     granularity: str = option("channel", GRANULARITY_HELP, choices=("channel", "tensor"))
+    embeddings: str = option("int8", EMBEDDINGS_HELP, choices=("int8", "fp32"))
     smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
     samples: int = option(256, "with --smooth: number of rows to look at", low=1)
 
@@ -128,29 +133,49 @@ def quantize_linears(
     return rows, error / power if power else 0.0
 
 
-def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, torch.nn.Module]:
-    """The linear layers inside the transformer layers, less those that `exclude` names.
+def parts_to_quantize(
+    model: PreTrainedModel, exclude: str, embeddings: str
+) -> tuple[dict[str, nn.Linear], dict[str, nn.Embedding]]:
+    """The linear layers inside the transformer layers, and large tables, less those excluded.
+
+    Args:
+        model: a float model.
+        exclude: patterns of names.
+        embeddings: "fp32" for no tables.
 
     Raises:
-        InputError: the model is quantized already, has none, or keeps them in a form that the
-            checkpoint format cannot hold; or `exclude` names nothing.
+        InputError: the model is quantized already, has no linear layer, or keeps them in a form
+            that the checkpoint format cannot hold; or `exclude` names nothing.
     """
     from torch import nn
 
     if is_quantized(model):
         raise InputError("the model is int8 already", hint="start from the checkpoint before it")
     family = model.config.model_type
-    chosen = without(encoder_linears(model), exclude)
-    other = {type(m).__name__ for m in chosen.values() if not isinstance(m, nn.Linear)}
+    linears = encoder_linears(model)
+    other = {type(m).__name__ for m in linears.values() if not isinstance(m, nn.Linear)}
     if other:
         raise InputError(
             f"a {family} model keeps its weights in {', '.join(sorted(other))} modules, and the "
             "compressed-tensors format holds nn.Linear only",
             hint="compressor export MODEL makes an int8 ONNX model of it directly",
         )
-    if not chosen:
+    if not linears:
         raise InputError(f"a {family} model has no linear layer to quantize")
-    return chosen
+    chosen = without({**linears, **(large_tables(model) if embeddings == "int8" else {})}, exclude)
+    tables = {name: module for name, module in chosen.items() if name not in linears}
+    return {name: module for name, module in chosen.items() if name in linears}, tables
+
+
+def linears_to_quantize(model: PreTrainedModel, exclude: str) -> dict[str, nn.Linear]:
+    """The linear layers alone, see `parts_to_quantize`."""
+    return parts_to_quantize(model, exclude, "fp32")[0]
+
+
+def round_tables(model: PreTrainedModel, tables: Mapping[str, nn.Embedding]) -> dict[str, Any]:
+    """Round embedding tables in place, one scale a row; says which."""
+    attach_tables(model, {name: quantize_rows(table.weight) for name, table in tables.items()})
+    return {"tables_quantized": list(tables)}
 
 
 def needs_data(options: Options) -> bool:
@@ -164,11 +189,11 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     Raises:
         InputError: the model cannot be quantized, or `exclude` names nothing.
     """
-    modules = linears_to_quantize(loaded.model, options.exclude)
-    facts = {}
+    modules, tables = parts_to_quantize(loaded.model, options.exclude, options.embeddings)
+    facts = round_tables(loaded.model, tables)
     if options.smooth:
         sample = sample_of(loaded.model, batches, options.samples, instead="no --smooth")
-        facts = {"smoothed": smooth(loaded.model, sample, options.smooth)}
+        facts["smoothed"] = smooth(loaded.model, sample, options.smooth)
     rows, error = quantize_linears(
         modules, portable=options.portable, granularity=options.granularity
     )

@@ -14,8 +14,9 @@ columns before it have been made up for. `act_order` takes the columns with the 
 first; every group's s is then found beforehand, so that groups stay neighbours on disk.
 What is exactly zero stays zero.
 `--no-compensate` rounds to nearest and needs no rows. Maps that share an input share H; a layer is
-quantized on what the quantized layers before it give. Inputs, embeddings, norms, pooler and head
-stay in float: it is memory that is saved, and with `export` the time to read it.
+quantized on what the quantized layers before it give. Inputs, norms, pooler and head stay in float:
+it is memory that is saved, and with `export` the time to read it. Large embedding tables have 8
+bits, see `dynamic`; the paper leaves them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from compressor.methods.contract import Batch
 from compressor.methods.input_ranges import SMALLEST_SCALE
 from compressor.methods.layerwise import change_layer_by_layer, inverse_factor
 from compressor.methods.option import option
-from compressor.methods.transforms.dynamic import linears_to_quantize
+from compressor.methods.transforms.dynamic import (
+    EMBEDDINGS_HELP,
+    parts_to_quantize,
+    round_tables,
+)
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.quantized import attach_weights, float_linears, on_grid, spread
 
@@ -64,6 +69,7 @@ class Options:
     exclude: str = option(
         "", "comma-separated parts of module names to keep in float, besides pooler and head"
     )
+    embeddings: str = option("int8", EMBEDDINGS_HELP, choices=("int8", "fp32"))
 
     def __post_init__(self) -> None:
         idle = (self.act_order, self.samples, self.damp) != (False, 128, 0.01)
@@ -187,10 +193,10 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
         InputError: no rows, a model or a matrix that does not fit, or `exclude` names nothing.
     """
     model = loaded.model
-    modules = linears_to_quantize(model, options.exclude)
+    modules, tables = parts_to_quantize(model, options.exclude, options.embeddings)
     refuse_misfit(modules, options.group_size)
     rows: dict[str, Rows] = {}
-    facts: dict[str, Any] = {}
+    facts = round_tables(model, tables)
     before = {name: module.weight.detach().clone() for name, module in modules.items()}
     if options.compensate:
         sample = sample_of(model, batches, options.samples, instead="--no-compensate")

@@ -22,11 +22,13 @@ from compressor.methods.input_ranges import CALIBRATIONS, activation_grid, input
 from compressor.methods.option import option
 from compressor.methods.smooth import smooth
 from compressor.methods.transforms.dynamic import (
+    EMBEDDINGS_HELP,
     GRANULARITY_HELP,
     PORTABLE_HELP,
     SMOOTH_HELP,
-    linears_to_quantize,
+    parts_to_quantize,
     quantize_linears,
+    round_tables,
 )
 from compressor.model.calibration import rows_in, sample_of
 from compressor.model.quantized import attach, float_linears
@@ -55,6 +57,7 @@ class Options:
     )
     portable: bool = option(True, PORTABLE_HELP)
     granularity: str = option("channel", GRANULARITY_HELP, choices=("channel", "tensor"))
+    embeddings: str = option("int8", EMBEDDINGS_HELP, choices=("int8", "fp32"))
     smooth: float = option(0.0, SMOOTH_HELP, low=0.0, high=1.0)
 
     def __post_init__(self) -> None:
@@ -75,8 +78,10 @@ def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> 
     """
     model = loaded.model
     sample = sample_of(model, batches, options.samples, instead="--method dynamic")
-    modules = linears_to_quantize(model, options.exclude)
-    facts = {"smoothed": smooth(model, sample, options.smooth)} if options.smooth else {}
+    modules, tables = parts_to_quantize(model, options.exclude, options.embeddings)
+    facts = round_tables(model, tables)
+    if options.smooth:
+        facts["smoothed"] = smooth(model, sample, options.smooth)
     ranges = input_ranges(
         model,
         modules,
