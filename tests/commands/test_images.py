@@ -93,7 +93,8 @@ def test_from_a_teacher_to_a_report(here, capsys):
 
 @pytest.mark.slow
 def test_a_graph_answers_as_its_model(here):
-    assert go("export teacher --weights fp32 -o graph") == 0
+    assert go("export teacher --weights fp32 --data d -o graph") == 0
+    assert last_step(here / "graph")["metrics"]["judged"]["lost"] == 0
     assert (here / "graph" / FORMAT).read_bytes() == (here / "vit" / FORMAT).read_bytes()
     assert go("benchmark graph --data d --shapes 2 --rounds 3 -o report") == 0
     teacher, graph = json.loads((here / "report" / "report.json").read_text())["models"]

@@ -54,17 +54,18 @@ CASES = (
 )
 
 
-def checkpoint(folder: Path, family: str, head: str = CLASSIFIER) -> Path:
+def checkpoint(folder: Path, family: str, head: str = CLASSIFIER, **sizes: float) -> Path:
     """A saved model as large ones are: its words fill more than 64 kB, and its head reads them."""
     import tiny
 
-    build(family, head, vocab_size=1200, tie_word_embeddings=True).save_pretrained(folder)
+    sizes = {"vocab_size": 1200, "tie_word_embeddings": True, **sizes}
+    build(family, head, **sizes).save_pretrained(folder)
     if family != "vit":
         tiny.tokenizer().save_pretrained(folder)
     return folder
 
 
-def build(family: str, head: str = CLASSIFIER, **sizes: int):
+def build(family: str, head: str = CLASSIFIER, **sizes: float):
     """A random model in evaluation mode with eager attention."""
     import torch
     import transformers

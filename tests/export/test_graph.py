@@ -10,12 +10,8 @@ from compressor.errors import InputError
 from compressor.export.graph import accepted_inputs, export_graph
 from compressor.export.parity import check_parity, random_inputs
 from compressor.export.session import open_session
-from compressor.model.integers import read_integers
 
 from . import families
-from .graphs import initializers, stored_integers
-
-FIRST = [(family, families.CLASSIFIER) for family in ("roberta", "distilbert")]
 
 
 def check_float(family, head, folder, opset=None):
@@ -39,11 +35,6 @@ def test_bert_agrees_with_torch(bert):
     assert [value.name for value in graph.input] == list(bert.example)
     assert all(axes(value) == ["batch", "length"] for value in graph.input)
     assert [(value.name, axes(value)) for value in graph.output] == [("logits", ["batch", 2])]
-
-
-@pytest.mark.parametrize(("family", "head"), FIRST)
-def test_first_families_agree_with_torch(family, head, tmp_path):
-    check_float(family, head, tmp_path)
 
 
 @pytest.mark.slow
@@ -75,23 +66,6 @@ def test_every_family_and_head_from_a_folder(family, head, tmp_path, monkeypatch
     per_token = wanted.shape[:2] == (2, 12)
     kept = inputs["attention_mask"].bool().numpy() if per_token else slice(None)
     np.testing.assert_allclose(found[kept], wanted[kept], atol=0.1 * np.abs(wanted).max())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", [*families.ENCODERS, "llama", "t5", "vit"])
-def test_integers_of_every_family_reach_its_graph(family, tmp_path, monkeypatch):
-    """GPT-2 has no such checkpoint: the format cannot hold its Conv1D."""
-    monkeypatch.chdir(tmp_path)
-    head = "AutoModelForImageClassification" if family == "vit" else families.CLASSIFIER
-    families.checkpoint(tmp_path / "model", family, head)
-    assert run("quantize model -o int8".split()) == 0
-    assert run("export int8 -o graph".split()) == 0
-    layers = read_integers(open_checkpoint(tmp_path / "int8"))
-    assert len(layers) >= 6
-    found = initializers(tmp_path / "graph/model.onnx")
-    for name, linear in layers.items():
-        np.testing.assert_array_equal(stored_integers(found, name), linear.values)
-        np.testing.assert_array_equal(found[f"{name}.weight_scale"], linear.scale[:, 0])
 
 
 @pytest.mark.slow
