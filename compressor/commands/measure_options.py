@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from compressor.errors import InputError, UsageError
 from compressor.methods.contract import option
 
 TEXT_SHAPES, IMAGE_SHAPES = "1x32,1x128,8x64", "1,8"
+_SHAPES = re.compile(r"\s*\d+(x\d+)?\s*(,\s*\d+(x\d+)?\s*)*")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,15 @@ class MeasureOptions:
         None, "gate: smallest baseline bytes / own bytes on disk"
     )
     max_latency_ms: float | None = option(None, "gate: longest median at the first shape")
+
+    def __post_init__(self) -> None:
+        # Which of the two is right depends on models that are not opened yet.
+        if self.shapes and not _SHAPES.fullmatch(self.shapes):
+            raise UsageError(
+                f"--shapes {self.shapes}: expected batch x length such as 1x32,8x64, or for "
+                "images batches such as 1,8",
+                where="--shapes",
+            )
 
 
 def shapes_for(checkpoints: Sequence[Checkpoint], measure: MeasureOptions) -> list[tuple[int, int]]:
