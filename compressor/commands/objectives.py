@@ -75,8 +75,9 @@ def compatible(modifiers: list[Picked], training: TrainingOptions) -> list[Picke
             raise UsageError(
                 f"{one} and {others[0]} each set the learning rate", hint="choose one of them"
             )
-        schedule = ("schedule", "cycle_epochs", "final_lr")
-        refuse_idle(training, schedule, f"here, for {one} sets the learning rate")
+        falls = () if training.schedule == "constant" else ("schedule",)
+        names = (*falls, "cycle_epochs", "final_lr")
+        refuse_idle(training, names, f"here, for {one} sets the learning rate")
     having = {
         mark: [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
         for mark in ("CHANGES_SHAPE", "QUANTIZES")

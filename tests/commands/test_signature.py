@@ -128,7 +128,6 @@ def test_an_option_of_another_method_is_named(capsys):
         ("distill m --student smaller --student copy_layers", "one method"),
         ("distill m --method rkd --method rkd", "names rkd 2 times"),
         ("benchmark m --shapes 1by2", "1x32"),
-        ("benchmark m --shapes 1x32,", "or for images batches such as 1,8"),
         ("benchmark m --min-speedup 0", "--min-speedup"),
     ],
 )
