@@ -26,11 +26,12 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def bert(tmp_path_factory) -> Exported:
-    """A BERT classifier whose word table is above 64 kB."""
+    """A BERT classifier for 128 tokens, whose word table is above 64 kB."""
     from compressor.export.graph import export_graph
 
     folder = tmp_path_factory.mktemp("float")
-    model, example = families.build("bert", vocab_size=600), families.example("bert")
+    model = families.build("bert", vocab_size=600, max_position_embeddings=128)
+    example = families.example("bert")
     export_graph(model, example, folder / "model.onnx")
     return Exported(model, example, folder)
 

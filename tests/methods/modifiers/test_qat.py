@@ -209,6 +209,32 @@ def test_zeros_and_scales_reach_the_graph(ranges, here):
             values = values.astype("int16") - 128
         assert (layer.values == values.T).all()
         assert (stored[f"{name}.weight_scale"] == layer.scale[:, 0]).all()
+    grids = input_grids(graph, stored)
+    assert grids.keys() == (layers.keys() if ranges == "moving" else set())
+    for name, (scale, zero) in grids.items():
+        wanted = tiny_weights(here / "int8")
+        assert scale == wanted[f"{name}.input_scale"]
+        assert zero - 128 == wanted[f"{name}.input_zero_point"] == layers[name].activation[1]
+    assert len({scale for scale, _ in grids.values()}) in (0, *range(8, 25))
+
+
+def input_grids(graph, stored) -> dict[str, tuple[float, int]]:
+    """Scale and uint8 zero point of the input of every product of fixed ranges, by its module."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found = {}
+    for node in graph.node:
+        if node.op_type != "MatMul":
+            continue
+        inputs, matrix = (makers.get(name) for name in node.input)
+        if matrix is None or matrix.op_type != "DequantizeLinear":
+            continue
+        assert inputs.op_type == "DequantizeLinear"
+        rounding = makers[inputs.input[0]]
+        assert rounding.op_type == "QuantizeLinear"
+        assert list(rounding.input[1:]) == list(inputs.input[1:])
+        name = matrix.input[0].removesuffix(".weight_quantized")
+        found[name] = tuple(stored[bound].item() for bound in inputs.input[1:])
+    return found
 
 
 def tiny_weights(folder):
