@@ -16,6 +16,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 # Its server has the libraries loaded, which a measured model's own process would load anew.
 import processes  # noqa: F401
 
+# Thousands of states would wait for the disk; what a machine that fails leaves is tested elsewhere,
+# in processes of its own.
+os.fsync = lambda descriptor: None
+
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory):

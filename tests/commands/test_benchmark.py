@@ -8,6 +8,7 @@ import pytest
 import tiny
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.cli import run
+from compressor.commands import timing
 from compressor.commands.measure_options import MeasureOptions, shapes_for
 from compressor.commands.options import parse_batches, parse_shapes
 from compressor.errors import UsageError
@@ -249,7 +250,9 @@ def test_start_memory_and_packed_size_are_measured_and_a_copy_is_as_fast(here, t
     assert 0 < onnx["size"]["zstd"] < onnx["size"]["disk"]
 
 
-def test_growth_is_measured_beside_the_matrix_products(here, tmp_path):
+def test_growth_is_measured_beside_the_matrix_products(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SCALING_ROUNDS", 3)
+    monkeypatch.setattr(timing, "SCALING_SECONDS", 0.2)
     words = ["benchmark", here / "onnx", "--scaling", *QUICK, "-o", "report"]
     assert go(*words) == 0
     for model in report_of(tmp_path / "report")["models"]:

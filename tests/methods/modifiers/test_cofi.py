@@ -165,7 +165,7 @@ def test_a_run_ends_small_and_a_resumed_one_the_same(workshop, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     words = f"prune {workshop}/teacher --method cofi --mac-ratio 0.5 --gates-lr 0.3 --epochs 4"
     words += f" --teacher {workshop}/teacher --objective soft_labels --objective matched_layers"
-    words += f" --matched-layers 2 --data {workshop}/data --batch-size 16 --save-steps 1"
+    words += f" --matched-layers 2 --data {workshop}/data --batch-size 16"
     assert run([*words.split(), "-o", "whole"]) == 0
     metrics = json.loads((tmp_path / "whole/compression.json").read_text())["steps"][-1]["metrics"]
     assert metrics["macs_after"] <= 0.5 * metrics["macs_before"]
