@@ -8,6 +8,7 @@ only when it is asked to; the others sleep until their turn.
 from __future__ import annotations
 
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,7 @@ class Isolated:
 # What one process holds.
 _calls: Calls
 _timer: Timer
+_turns = itertools.count()
 
 
 def _begin(cores: tuple[int, ...]) -> None:
@@ -135,7 +138,25 @@ def _prepare(batch: int, length: int) -> None:
 
 
 def _time(count: int) -> list[float]:
+    if count == 1:  # the untimed call that begins a turn
+        _scatter(next(_turns))
     return _timer(count)
+
+
+def _scatter(turn: int) -> None:
+    """Have the system place all threads anew, from another core each turn.
+
+    Where a thread once shares a core with another program it stays for the whole run, which makes
+    twins differ by a factor of two; so every turn draws its own luck.
+    """
+    tasks = Path("/proc/self/task")
+    if not hasattr(os, "sched_setaffinity") or not tasks.exists():
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    for cores in ({allowed[turn % len(allowed)]}, set(allowed)):
+        for task in tasks.iterdir():
+            with suppress(OSError):  # a thread that ended meanwhile
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def _peak_memory_bytes() -> int | None:
