@@ -73,10 +73,29 @@ def leave_each_out(
     target = Path(shared.output or f"{checkpoint.name}-domains")
     if (target / "config.json").exists():
         raise InputError(f"{target} is a checkpoint", hint="-o NEW_FOLDER", where=str(target))
-    if not target.is_dir():
+    made = not target.is_dir()
+    if made:
         check_target(target, force=False, inputs=[checkpoint.path])
-        if not shared.dry_run:
-            target.mkdir()
+        target.mkdir(
+            exist_ok=True
+        )  # for a moment in a dry run too, where each training checks its own folder
+    try:
+        _leave_out_in_turn(words, checkpoint, rounds, target, counts, data, training, shared)
+    finally:
+        if made and not any(target.iterdir()):
+            target.rmdir()
+
+
+def _leave_out_in_turn(
+    words: Sequence[str],
+    checkpoint: Checkpoint,
+    rounds: Sequence[tuple[str, ...]],
+    target: Path,
+    counts: Counts,
+    data: DataOptions,
+    training: TrainingOptions,
+    shared: Shared,
+) -> None:
     from compressor.commands.dispatch import dispatch
 
     found = []

@@ -102,6 +102,15 @@ def test_the_table_has_every_domain(sweep):
         assert f"\n| {name} | " in text
 
 
+def test_a_dry_run_checks_every_training_and_leaves_nothing(shop, tmp_path, capsys):
+    words = f"finetune {shop}/base --data {shop}/rows --domains --domain-column at --dry-run"
+    assert run([*words.split(), "-o", str(tmp_path / "plan")]) == 0
+    shown = capsys.readouterr().err
+    for name in ("food", "phones", "films"):
+        assert f"without-{name}" in shown
+    assert not list(tmp_path.iterdir())
+
+
 def test_words_of_one_training():
     words = "finetune - --domains --data rows -o sweep --json --epochs 2 --output=x".split()
     made = "finetune base --data rows --epochs 2 --without-domain a,b -o f --reuse --resume"
