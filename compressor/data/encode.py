@@ -16,9 +16,10 @@ import numpy as np
 
 from compressor import console
 from compressor.data.cut import cut_end, cut_up
+from compressor.data.faults import kept_in
 from compressor.data.rows import Row
 from compressor.data.tasks import Task
-from compressor.errors import InputError, MachineError
+from compressor.errors import InputError
 
 CHUNK_ROWS = 1000
 # Rows of a megabyte each must not come a thousand at a time.
@@ -97,21 +98,17 @@ def encode(
             hint="save the checkpoint with a tokenizer.json",
         )
     work = _Work(tokenizer, task, max_length, on_long)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "ids.bin").open("wb") as ids, (folder / "types.bin").open("wb") as types:
-            for chunk in chunks(rows):
-                flat, flat_types = work.add(chunk)
-                # Not `tofile`, which does not notice that the disk is full.
-                ids.write(flat.data)
-                if flat_types is not None:
-                    types.write(flat_types.data)
-    except OSError as problem:
-        raise MachineError(
-            f"token ids cannot be written: {problem.strerror}",
-            hint="free some disk space, or set TMPDIR to a larger disk",
-            where=str(folder),
-        ) from problem
+    with (
+        kept_in(folder, "token ids"),
+        (folder / "ids.bin").open("wb") as ids,
+        (folder / "types.bin").open("wb") as types,
+    ):
+        for chunk in chunks(rows):
+            flat, flat_types = work.add(chunk)
+            # Not `tofile`, which does not notice that the disk is full.
+            ids.write(flat.data)
+            if flat_types is not None:
+                types.write(flat_types.data)
     return work.finish(folder)
 
 

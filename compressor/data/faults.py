@@ -7,10 +7,11 @@ and at the first bad one stops, looks on for more of them, and raises once for a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from compressor.errors import InputError
+from compressor.errors import InputError, MachineError
 
 LISTED = 20
 # Looking on for more bad rows must not turn an early refusal of a 50 GB file into an hour.
@@ -39,6 +40,24 @@ def excerpt(text: str) -> str:
     if len(printable) > EXCERPT_CHARACTERS or len(text) > 4 * EXCERPT_CHARACTERS:
         return printable[:EXCERPT_CHARACTERS] + " ..."
     return printable
+
+
+@contextmanager
+def kept_in(folder: Path, what: str) -> Iterator[None]:
+    """Make the folder that rows are kept in while they are used, and say so where they cannot be.
+
+    Raises:
+        MachineError: something could not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as problem:
+        raise MachineError(
+            f"{what} cannot be written: {problem.strerror}",
+            hint="free some disk space, or set TMPDIR to a larger disk",
+            where=str(folder),
+        ) from problem
 
 
 def refuse_bad(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.faults import Bad
+from compressor.data.faults import Bad, kept_in
 from compressor.data.images import ImageFormat
 from compressor.data.rows import Row
-from compressor.errors import InputError, MachineError
+from compressor.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,16 @@ def read_images(rows: Iterable[Row], made: ImageFormat, folder: Path) -> Pixels:
     """
     labels = []
     place = folder / "pixels.bin"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with place.open("wb") as file:
-            for row in rows:
-                values = made.values(row.image)
-                if isinstance(values, Bad):
-                    raise InputError(
-                        values.problem, hint="repair or remove it", where=f"{row.file}:{row.line}"
-                    )
-                # Not `tofile`, which does not notice that the disk is full.
-                file.write(np.ascontiguousarray(values).data)
-                labels.append(row.label)
-    except OSError as problem:
-        raise MachineError(
-            f"images cannot be written: {problem.strerror}",
-            hint="free some disk space, or set TMPDIR to a larger disk",
-            where=str(folder),
-        ) from problem
+    with kept_in(folder, "images"), place.open("wb") as file:
+        for row in rows:
+            values = made.values(row.image)
+            if isinstance(values, Bad):
+                raise InputError(
+                    values.problem, hint="repair or remove it", where=f"{row.file}:{row.line}"
+                )
+            # Not `tofile`, which does not notice that the disk is full.
+            file.write(np.ascontiguousarray(values).data)
+            labels.append(row.label)
     if not labels:
         raise InputError("no rows")
     shape = (len(labels), made.channels, made.height, made.width)
