@@ -228,7 +228,12 @@ def measure_all(
             for entry in facts:
                 entry["landscape"] = drawn.get(entry["name"])
     times = time_candidates(
-        timed, shapes, rounds=measure.rounds, threads=threads, scaling=measure.scaling
+        timed,
+        shapes,
+        rounds=measure.rounds,
+        starts=measure.starts,
+        threads=threads,
+        scaling=measure.scaling,
     )
     for entry in facts:
         entry.update(times[entry["name"]])

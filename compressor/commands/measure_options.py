@@ -28,6 +28,12 @@ class MeasureOptions:
         f"which all have one size, batches alone, {IMAGE_SHAPES} if absent",
     )
     rounds: int = option(30, "turns of each model at each shape", low=3)
+    starts: int = option(
+        5,
+        "fresh processes of each model that share the rounds: how much they differ is what a "
+        "speed-up's interval is made of, and 1 has none",
+        low=1,
+    )
     scaling: bool = option(
         False,
         "measure how latency grows with batch and length, and how near it comes to plain matrix "

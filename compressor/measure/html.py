@@ -212,8 +212,8 @@ def _lineage(report: Mapping[str, Any]) -> str:
 def _reading(report: Mapping[str, Any]) -> str:
     facts = {
         "Smaller": "bytes of the baseline / bytes of the model, all files needed for inference",
-        "Faster": "geometric mean over the shapes of baseline median / model median, with a 95 % "
-        "bootstrap interval over the turns",
+        "Faster": "geometric mean over the shapes and starts of baseline median / model median; "
+        "its 95 % interval says what other starts of the same models may give",
         "Retention": "metric / baseline metric (turned over where lower is better)",
         "Drop": f"what the metric lost against the baseline, in {report['drop_unit']}",
         "Compression to accuracy": "disk ratio x retention",

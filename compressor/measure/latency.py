@@ -13,15 +13,19 @@ pause and one untimed call; medians then agree with those of a model that runs a
 The pause outlasts PyTorch's threads. Those of ONNX Runtime burn 35 ms of processor time after
 every call unless the session is opened with `session.force_spinning_stop` set to "1".
 
-A candidate may live in this process (`timed`) or in one of its own (`measure/isolated.py`).
+A candidate may live in this process (`timed`) or in one of its own (`measure/isolated.py`). A
+process has luck of its own, too: where its memory and its threads came to lie makes two processes
+with the same model differ by 2 to 3 % at calls of a millisecond. No turn shows that, so whoever wants
+to know how sure a ratio is measures several processes of each and puts them together (`pooled`).
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,9 +37,11 @@ Call = Callable[[], object]
 Timer = Callable[[int], list[float]]
 Prepare = Callable[[int, int], Timer]
 
-# However slow the models are: an interval made of fewer turns would be made up.
+# However slow the models are: a median of fewer turns would be made up.
 FEWEST_ROUNDS = 8
-CALLS_PER_TURN = 3
+# Timed calls of a turn: as many as fill its time, for calls of a millisecond differ by much.
+TURN_SECONDS = 0.02
+CALLS_PER_TURN = (3, 20)
 # Long enough for the thread pool of the runtime before to fall asleep.
 PAUSE_SECONDS = 0.01
 
@@ -65,7 +71,9 @@ def measure_in_turns(
     *,
     warmup: int = 10,
     rounds: int = 30,
+    fewest: int = FEWEST_ROUNDS,
     seconds: float = 20.0,
+    progress: Progress | None = None,
 ) -> dict[str, list[dict[str, Any]]]:
     """Time single calls of all candidates at every shape, in turns.
 
@@ -75,14 +83,17 @@ def measure_in_turns(
         shapes: the (batch, length) pairs.
         warmup: fewest untimed calls of each candidate at first; more, up to five times as many,
             while it still gets faster.
-        rounds: turns of each candidate; one turn is one untimed and three timed calls.
+        rounds: turns of each candidate; one turn is one untimed call and 3 to 20 timed ones, as
+            many as fill 20 ms.
+        fewest: turns that are made whatever they take.
         seconds: time budget of one shape. It cuts warm-up and rounds short, never below two calls
-            and eight turns of each candidate.
+            and `fewest` turns of each candidate.
+        progress: counts the shapes; one of its own if absent.
 
     Returns:
         name -> one row a shape, in the order of `shapes`: batch, length, p50_ms, p95_ms, p99_ms,
-        per_second (batch / median), calls (how many were timed) and turns_ms (the calls of each
-        turn, turns alike of all candidates side by side).
+        per_second (batch / median) and starts_ms (a list of all timed calls, as the only one of a
+        list, see `pooled`).
 
     Raises:
         UsageError: a shape, `rounds` or `seconds` that is not positive.
@@ -95,15 +106,27 @@ def measure_in_turns(
     if not candidates:
         return {}
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in candidates}
-    with Progress("latency", len(shapes)) as progress:
+    with nullcontext(progress) if progress else Progress("latency", len(shapes)) as shown:
         for batch, length in shapes:
             timers = {name: prepare(batch, length) for name, prepare in candidates.items()}
-            for timer in timers.values():
-                _warm_up(timer, warmup, seconds / 3 / len(timers))
-            for name, turns in _take_turns(timers, rounds, seconds * 2 / 3).items():
-                rows[name].append(_row(batch, length, turns))
-            progress.advance(batch=str(batch), length=str(length))
+            counts = {
+                name: _calls_per_turn(_warm_up(timer, warmup, seconds / 3 / len(timers)))
+                for name, timer in timers.items()
+            }
+            spent = _take_turns(timers, counts, rounds, fewest, seconds * 2 / 3)
+            for name, calls in spent.items():
+                rows[name].append(_row(batch, length, [[1e3 * each for each in calls]]))
+            shown.advance(batch=str(batch), length=str(length))
     return rows
+
+
+def pooled(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row of `measure_in_turns` from those of several processes at the same shape.
+
+    Its medians are over all calls, and its `starts_ms` has the calls of each process by themselves.
+    """
+    starts = [calls for row in rows for calls in row["starts_ms"]]
+    return _row(rows[0]["batch"], rows[0]["length"], starts)
 
 
 @contextmanager
@@ -124,15 +147,16 @@ def _seconds_of(call: Call) -> float:
     return max(time.perf_counter_ns() - started, 1) / 1e9
 
 
-def _warm_up(timer: Timer, fewest: int, seconds: float) -> None:
-    """Call at least `fewest` times and while it still gets faster."""
+def _warm_up(timer: Timer, fewest: int, seconds: float) -> list[float]:
+    """Call at least `fewest` times and while it still gets faster; the seconds of the calls."""
     spent: list[float] = []
     for count in range(1, 5 * fewest + 1):
         spent += timer(1)
         if count >= fewest and _is_stable(spent):
-            return
+            break
         if count >= 2 and sum(spent) > seconds:
-            return
+            break
+    return spent
 
 
 def _is_stable(values: Sequence[float]) -> bool:
@@ -143,35 +167,44 @@ def _is_stable(values: Sequence[float]) -> bool:
     return bool(np.median(values[-_WINDOW:]) >= _STILL_FASTER * before)
 
 
+def _calls_per_turn(spent: Sequence[float]) -> int:
+    few, many = CALLS_PER_TURN
+    if not spent:
+        return few
+    return min(max(few, math.ceil(TURN_SECONDS / np.median(spent[-_WINDOW:]))), many)
+
+
 def _take_turns(
-    timers: Mapping[str, Timer], rounds: int, seconds: float
-) -> dict[str, list[list[float]]]:
-    """Seconds of the timed calls of every turn, for each candidate equally many."""
+    timers: Mapping[str, Timer],
+    counts: Mapping[str, int],
+    rounds: int,
+    fewest: int,
+    seconds: float,
+) -> dict[str, list[float]]:
+    """Seconds of the timed calls of all turns."""
     names = list(timers)
-    spent: dict[str, list[list[float]]] = {name: [] for name in names}
+    spent: dict[str, list[float]] = {name: [] for name in names}
     started = time.perf_counter()
     for turn in range(rounds):
-        if turn >= FEWEST_ROUNDS and time.perf_counter() - started > seconds:
+        if turn >= fewest and time.perf_counter() - started > seconds:
             break
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             if len(names) > 1:
                 time.sleep(PAUSE_SECONDS)
                 timers[name](1)
-            spent[name].append(timers[name](CALLS_PER_TURN))
+            spent[name] += timers[name](counts[name])
     return spent
 
 
-def _row(batch: int, length: int, turns: Sequence[Sequence[float]]) -> dict[str, Any]:
-    seconds = np.array(turns)  # [turns, calls]
-    p50, p95, p99 = np.percentile(seconds, [50, 95, 99])
+def _row(batch: int, length: int, starts_ms: Sequence[Sequence[float]]) -> dict[str, Any]:
+    p50, p95, p99 = np.percentile(np.concatenate(starts_ms), [50, 95, 99])
     return {
         "batch": batch,
         "length": length,
-        "p50_ms": float(p50 * 1e3),
-        "p95_ms": float(p95 * 1e3),
-        "p99_ms": float(p99 * 1e3),
-        "per_second": float(batch / p50),
-        "calls": seconds.size,
-        "turns_ms": (seconds * 1e3).tolist(),
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+        "p99_ms": float(p99),
+        "per_second": float(1e3 * batch / p50),
+        "starts_ms": [list(calls) for calls in starts_ms],
     }

@@ -63,7 +63,7 @@ def build_report(
     """
     models = [_plain(model) for model in models]
     reference = model_named(models, baseline)
-    completed = [_completed(model, reference, seed) for model in models]
+    completed = [_completed(model, reference) for model in models]
     axes, front = _pareto(completed, reference)
     for model, on_front in zip(completed, front, strict=True):
         model["pareto"] = on_front
@@ -176,15 +176,13 @@ def p50_at(model: Model, shape: tuple[int, int]) -> float | None:
     return _p50_by_shape(model).get(shape)
 
 
-def _completed(model: Model, reference: Model, seed: int) -> dict[str, Any]:
+def _completed(model: Model, reference: Model) -> dict[str, Any]:
     """The model with everything that follows from comparing it with the baseline."""
     size, base_size = model.get("size") or {}, reference.get("size") or {}
     ratios = {
         key: _ratio(base_size.get(_OF_MATRICES.get(key, key)), size.get(key)) for key in SIZES
     }
-    whole, by_shape = speedups(
-        model.get("latency") or [], reference.get("latency") or [], seed=seed
-    )
+    whole, by_shape = speedups(model.get("latency") or [], reference.get("latency") or [])
     retention, drop = _retention_and_drop(model.get("accuracy"), reference.get("accuracy"))
     worth = None if retention is None or ratios["disk"] is None else ratios["disk"] * retention
     return {

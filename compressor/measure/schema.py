@@ -82,6 +82,7 @@ _MODEL = {
         {
             **dict.fromkeys(("batch", "length"), int),
             **dict.fromkeys(("p50_ms", "p95_ms", "p99_ms", "per_second"), float),
+            "starts_ms": [[float]],
         }
     ],
     "compression_ratio": dict.fromkeys(SIZES, _NUMBER_OR_NULL),

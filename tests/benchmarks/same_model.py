@@ -44,9 +44,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--shapes", default="1x32,1x128,8x64")
     parser.add_argument("--rounds", default="30")
+    parser.add_argument("--starts", default="5")
     parser.add_argument("--busy", action="store_true")
     given = parser.parse_args()
-    flags = ["--shapes", given.shapes, "--rounds", given.rounds]
+    flags = ["--shapes", given.shapes, "--rounds", given.rounds, "--starts", given.starts]
     with TemporaryDirectory() as scratch, ExitStack() as stack:
         if given.busy:
             busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", BUSY]))

@@ -202,12 +202,11 @@ def test_int8_that_is_slower_than_float(here, capsys, monkeypatch, int8_ms, code
     assert run("export model --weights fp32 -o floats".split()) == 0
     times = {"floats": 5.0, "graph": int8_ms}
 
-    def measured(candidates, shapes, rounds):
+    def measured(candidates, shapes, **_):
         return {
             name: [
                 {
-                    **{"batch": b, "length": n, "per_second": 1.0},
-                    **{"p50_ms": times[name], "p95_ms": 9.0, "p99_ms": 9.0},
+                    **{"batch": b, "length": n, "starts_ms": [[times[name]]]},
                 }
                 for b, n in shapes
             ]

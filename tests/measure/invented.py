@@ -35,6 +35,7 @@ def latency(p50: float, spread: float = 1.1) -> list[dict]:
             "p95_ms": p50 * factor * spread,
             "p99_ms": p50 * factor * spread,
             "per_second": batch / (p50 * factor) * 1000,
+            "starts_ms": [[p50 * factor]],
         }
         for (batch, length), factor in zip(SHAPES, (1.0, 3.0, 6.0), strict=True)
     ]

@@ -68,8 +68,8 @@ def test_the_baseline_is_one_of_everything(report):
 
 def test_speedup_is_the_geometric_mean_over_shared_shapes(machine, make):
     models = [make.measured("a", 10, 12.0), make.measured("b", 10, 12.0)]
-    models[1]["latency"][0]["p50_ms"] = 3.0  # 4 times faster
-    models[1]["latency"][1]["p50_ms"] = 36.0  # as fast
+    models[1]["latency"][0]["starts_ms"] = [[3.0]]  # 4 times faster
+    models[1]["latency"][1]["starts_ms"] = [[36.0]]  # as fast
     del models[1]["latency"][2]
     found = built(machine, models)["models"][1]
     assert found["speedup"] == pytest.approx(2.0)
