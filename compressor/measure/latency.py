@@ -15,8 +15,9 @@ every call unless the session is opened with `session.force_spinning_stop` set t
 
 A candidate may live in this process (`timed`) or in one of its own (`measure/isolated.py`). A
 process has luck of its own, too: where its memory and its threads came to lie makes two processes
-with the same model differ by 2 to 3 % at calls of a millisecond. No turn shows that, so whoever wants
-to know how sure a ratio is measures several processes of each and puts them together (`pooled`).
+with the same model differ by 2 to 3 % at calls of a millisecond. No turn shows that, so whoever
+wants to know how sure a ratio is measures several processes of each and puts them together
+(`pooled`).
 """
 
 from __future__ import annotations

@@ -73,7 +73,8 @@ def test_the_lineage_says_which_rows_were_seen(sweep):
 def test_the_scores_are_those_of_benchmark(sweep, shop, tmp_path):
     words = (
         f"benchmark {sweep[1]}/without-food --baseline {sweep[1]}/without-food --data {shop}/rows "
-        f"--domain food --domain-column at --split test --shapes 1x8 --rounds 3 -o {tmp_path}/b"
+        "--domain food --domain-column at --split test --shapes 1x8 --rounds 3 --starts 1 "
+        f"-o {tmp_path}/b"
     )
     assert run(words.split()) == 0
     again = json.loads((tmp_path / "b/report.json").read_text())["models"][0]["accuracy"]

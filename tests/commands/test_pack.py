@@ -64,7 +64,18 @@ def test_a_packed_int8_checkpoint_is_exported_and_measured(here):
     for name in ("int8", "packed"):
         assert go("export", name, "-o", f"{name}-onnx") == 0
     assert Path("packed-onnx/model.onnx").read_bytes() == Path("int8-onnx/model.onnx").read_bytes()
-    words = ("--baseline", "sparse", "--data", "data", "--shapes", "1x8", "-o", "report")
+    words = (
+        "--baseline",
+        "sparse",
+        "--data",
+        "data",
+        "--shapes",
+        "1x8",
+        "--starts",
+        1,
+        "-o",
+        "report",
+    )
     assert go("benchmark", "int8", "packed", *words) == 0
     rows = {m["name"]: m for m in json.loads(Path("report/report.json").read_text())["models"]}
     assert rows["packed"]["accuracy"] == rows["int8"]["accuracy"]

@@ -74,7 +74,19 @@ def test_from_rows_to_a_scored_graph(case, tmp_path, monkeypatch, capsys):
         assert go("quantize", "small", "-o", "int8") == 0
         source = "int8"
     assert go("export", source, "-o", "graph") == 0
-    words = ["small", "graph", "--data", "d", *flags, "--shapes", "1x8", "--rounds", 3]
+    words = [
+        "small",
+        "graph",
+        "--data",
+        "d",
+        *flags,
+        "--shapes",
+        "1x8",
+        "--rounds",
+        3,
+        "--starts",
+        1,
+    ]
     assert go("benchmark", *words, "-o", "report") == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     tuned, small, graph = report["models"]
