@@ -13,7 +13,7 @@ from compressor.commands.objectives import (
     compatible,
     learns_unlabelled,
     needs_answers,
-    refuse_other_task,
+    refuse_misplaced,
 )
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, Methods, Picked, Slot, record_together
@@ -75,7 +75,8 @@ def run(
 
     compressor distill teacher --layers 3 --data reviews/ --epochs 6 -o student
     """
-    modifiers, builder = compatible(methods.all("with"), training), methods.all("student")
+    modifiers, training = compatible(methods.all("with"), training)
+    builder = methods.all("student")
     weights = shares(teacher_weights, len(teacher))
     student = "" if builder else methods.typed["student"]
     models = open_models(teacher, student, shared)
@@ -83,7 +84,7 @@ def run(
     answers = needs_answers(objectives)
     labels, unlabelled = labels_of(models["teacher"]), learns_unlabelled(objectives)
     dataset = data_for_training(data, labels, unlabelled=unlabelled)
-    refuse_other_task(objectives, modifiers, dataset)
+    refuse_misplaced(objectives, modifiers, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="distill",

@@ -103,7 +103,7 @@ def _leave_out_in_turn(
         console.note(f"[{number}/{len(rounds)}] without {', '.join(domains)}")
         folder = target / folder_name(domains)
         with redirect_stdout(sys.stderr):
-            dispatch(words_for(words, str(checkpoint.path), domains, folder, force=shared.force))
+            dispatch(words_for(words, str(checkpoint.path), domains, folder, shared))
         if console.is_main_process() and not shared.dry_run:
             found += _tested(folder, domains, counts, data, training, shared)
     if found:
@@ -145,7 +145,7 @@ def folder_name(domains: Sequence[str]) -> str:
 
 
 def words_for(
-    words: Sequence[str], model: str, domains: Sequence[str], folder: Path, *, force: bool
+    words: Sequence[str], model: str, domains: Sequence[str], folder: Path, shared: Shared
 ) -> list[str]:
     """The command line of one training of the sweep."""
     made, rest = [], iter(words)
@@ -154,7 +154,8 @@ def words_for(
             next(rest, None)
         elif word not in _DROPPED and word.partition("=")[0] not in _DROPPED_WITH_VALUE:
             made.append(model if word == "-" else word)
-    going_on = ["--force"] if force else ["--reuse", "--resume"]
+    going_on = ["--force"] if shared.force else ["--resume"]
+    going_on += ["--reuse"] if shared.reuse or not shared.force else []
     return [*made, "--without-domain", ",".join(domains), "-o", str(folder), *going_on]
 
 

@@ -9,7 +9,7 @@ import typer
 from compressor.checkpoint.folder import Checkpoint, refuse_quantized
 from compressor.commands.domains import leave_each_out
 from compressor.commands.job import Job, open_model
-from compressor.commands.objectives import compatible, refuse_other_task
+from compressor.commands.objectives import compatible, refuse_misplaced
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.slots import MODIFIERS, OBJECTIVE, Methods, record_together
 from compressor.commands.teachers import keeping_of, refuse_teacherless
@@ -56,11 +56,12 @@ def run(
     if domains:
         leave_each_out(words, open_model(model, shared), data, training, shared)
         return
-    objectives, modifiers = methods.all("objective"), compatible(methods.all("with"), training)
+    objectives = methods.all("objective")
+    modifiers, training = compatible(methods.all("with"), training)
     refuse_teacherless(objectives, teacher)
     models = _opened(model, teacher, shared)
     dataset = data_in_the_heads_order(data, models["model"])
-    refuse_other_task(objectives, modifiers, dataset)
+    refuse_misplaced(objectives, modifiers, dataset)
     refuse_unjudged(dataset, must_learn=must_learn)
     job = Job(
         verb="finetune",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compressor.commands.slots import Picked
@@ -30,14 +31,22 @@ def learns_unlabelled(objectives: Sequence[Picked]) -> bool:
     )
 
 
-def refuse_other_task(
+def refuse_misplaced(
     objectives: Sequence[Picked], modifiers: Sequence[Picked], dataset: Dataset
 ) -> None:
     """Refuse a method that does not serve the task of the rows, or what another makes of them.
 
     Raises:
-        UsageError: names the method and the tasks that it serves, or both methods.
+        UsageError: names the method and the tasks that it serves, or both methods, or the rows that
+            it needs and that are not there.
     """
+    for picked in modifiers:
+        if getattr(picked.method.module, "NEEDS_HELD_OUT", False) and not dataset.has("validation"):
+            raise UsageError(
+                f"{picked.name} chooses by validation rows, and {dataset.source.name} has none",
+                hint="a file validation.jsonl beside the training rows",
+                where="--with",
+            )
     mixing = [one.name for one in modifiers if getattr(one.method.module, "MIXES_LABELS", False)]
     single = [one.name for one in objectives if getattr(one.method.module, "ONE_CLASS", False)]
     if mixing and single:
@@ -59,11 +68,13 @@ def refuse_other_task(
             )
 
 
-def compatible(modifiers: list[Picked], training: TrainingOptions) -> list[Picked]:
+def compatible(
+    modifiers: list[Picked], training: TrainingOptions
+) -> tuple[list[Picked], TrainingOptions]:
     """The same modifiers, which get along with each other and with the training.
 
-    None cuts what another one rounds, for rows share their scales, and one at most sets the
-    learning rate, in place of the schedule.
+    None cuts what another one rounds, for rows share their scales, one at most averages weights,
+    and one at most sets the learning rate, in place of the schedule, which is linear otherwise.
 
     Raises:
         UsageError: names both, and what to type.
@@ -75,9 +86,17 @@ def compatible(modifiers: list[Picked], training: TrainingOptions) -> list[Picke
             raise UsageError(
                 f"{one} and {others[0]} each set the learning rate", hint="choose one of them"
             )
-        falls = () if training.schedule == "constant" else ("schedule",)
-        names = (*falls, "cycle_epochs", "final_lr")
+        names = ("schedule", "cycle_epochs", "final_lr")
         refuse_idle(training, names, f"here, for {one} sets the learning rate")
+    elif not training.schedule:
+        training = replace(training, schedule="linear")
+    averaging = [picked.name for picked in modifiers if _replaces_weights(picked)]
+    if len(averaging) > 1:
+        raise UsageError(
+            f"{' and '.join(averaging)} would each put its own average in the model's place",
+            hint="choose one of them",
+            where="--with",
+        )
     having = {
         mark: [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
         for mark in ("CHANGES_SHAPE", "QUANTIZES")
@@ -89,7 +108,11 @@ def compatible(modifiers: list[Picked], training: TrainingOptions) -> list[Picke
             hint=f"prune with {cuts} first, then compressor finetune --with {rounds}",
             where="--with",
         )
-    return modifiers
+    return modifiers, training
+
+
+def _replaces_weights(picked: Picked) -> bool:
+    return getattr(picked.method.module.Modifier, "replaces_weights", False)
 
 
 def masking_of(objectives: Sequence[Picked]) -> Masking:

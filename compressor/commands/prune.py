@@ -14,7 +14,7 @@ from compressor.commands.job import Job, open_model
 from compressor.commands.objectives import (
     compatible,
     learns_unlabelled,
-    refuse_other_task,
+    refuse_misplaced,
 )
 from compressor.commands.options import MODEL_HELP, PACK_HELP, DataOptions, Shared, as_record
 from compressor.commands.scoring import DatasetRows, validation_metrics
@@ -170,7 +170,7 @@ def _prune_in_training(
     pack: bool,
 ) -> None:
     picked, objectives = methods.one("method"), methods.all("objective")
-    modifiers = compatible([picked, *methods.all("with")], training)
+    modifiers, training = compatible([picked, *methods.all("with")], training)
     refuse_teacherless(objectives, teacher)
     models = {"model": checkpoint}
     if teacher:
@@ -178,7 +178,7 @@ def _prune_in_training(
         refuse_quantized(models["teacher"], "prune")
     labels, unlabelled = labels_of(checkpoint), learns_unlabelled(objectives)
     dataset = data_for_training(data, labels, unlabelled=unlabelled)
-    refuse_other_task(objectives, modifiers, dataset)
+    refuse_misplaced(objectives, modifiers, dataset)
     job = Job(
         verb="prune",
         words=words,

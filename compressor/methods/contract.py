@@ -19,7 +19,8 @@ must have a single class; perhaps `TASKS`, the only tasks that it serves, and a 
 of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks`; \
 `CHANGES_SHAPE = True` where it leaves other shapes, `QUANTIZES = True` where it leaves integers, \
-`MIXES_LABELS = True` where it makes rows of several classes; perhaps `TASKS` |
+`MIXES_LABELS = True` where it makes rows of several classes, `NEEDS_HELD_OUT = True` where it \
+chooses by validation rows; perhaps `TASKS` |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
 iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \
@@ -72,6 +73,7 @@ class Context:
         learning_rate: the peak learning rate.
         warmup_steps: steps in which it rises to the peak.
         mixed_precision: "no", "bf16" or "fp16".
+        seed: of everything random.
         batches: the training rows once, in batches on the model's device.
     """
 
@@ -84,6 +86,7 @@ class Context:
     learning_rate: float = 0.0
     warmup_steps: int = 0
     mixed_precision: str = "no"
+    seed: int = 0
     batches: Callable[[], Iterator[Batch]] = lambda: iter(())
 
 
@@ -132,8 +135,12 @@ class Passes(Protocol):
         """Each row's own loss, [rows], without dropout and gradients."""
         ...
 
+    def row_gradient_norms(self) -> torch.Tensor:
+        """The norm of each row's own gradient, [rows], without dropout; a pass back for each."""
+        ...
+
     def weighted(self, weights: torch.Tensor) -> float:
-        """As a call, with the mean of weight [rows] times the row's loss."""
+        """As a call, with the gradient of the mean of weight [rows] times the row's loss."""
         ...
 
 
@@ -202,7 +209,7 @@ class ModifierHooks(Protocol):
         ...
 
     def on_finish(self) -> None:
-        """After the last step, before the model is saved."""
+        """After the last step, before the model is saved; those that look last come first."""
 
     def on_kept(self) -> dict[str, Any]:
         """After the weights to keep are in place: may change the model's shape, not its answers.

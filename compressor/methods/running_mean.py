@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from compressor.methods.contract import Context
+from compressor.model.inputs import fed
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -42,9 +45,7 @@ class RunningMean:
         import torch
 
         values = {name: tensor.detach() for name, tensor in trained_tensors(model).items()}
-        anew = bool(self.mean) and any(
-            _other_zeros(value, self.mean[name]) for name, value in values.items()
-        )
+        anew = bool(self.mean) and other_zeros(values, self.mean)
         if anew:
             self.count = 0
         self.count += 1
@@ -76,10 +77,32 @@ class RunningMean:
         self.count = int(state["count"])
 
 
-def _other_zeros(value: torch.Tensor, mean: torch.Tensor) -> bool:
-    """Whether a sparse matrix has zeros in other places than its mean."""
-    if value.dim() < 2:
-        return False
-    zeros, before = value == 0, mean == 0
+def other_zeros(values: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> bool:
+    """Whether a sparse matrix has zeros in other places than its namesake."""
+    return any(_differ(value, others[name]) for name, value in values.items() if value.dim() > 1)
+
+
+def _differ(value: torch.Tensor, other: torch.Tensor) -> bool:
+    zeros, before = value == 0, other == 0
     sparse = max(int(zeros.sum()), int(before.sum())) > SPARSE * value.numel()
     return sparse and bool((zeros != before).any())
+
+
+def renew_statistics(model: torch.nn.Module, context: Context) -> None:
+    """Collect the running statistics of batch normalisation anew, in one pass over the rows."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over all batches
+    model.train()
+    with torch.no_grad():
+        for batch in context.batches():
+            model(**fed(model, batch))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

@@ -46,6 +46,12 @@ def _held(weight: torch.Tensor) -> torch.Tensor | None:
     return living if living.float().mean() < 1 - SPARSE else None
 
 
+def _alive(model: nn.Module, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """One value a parameter, without what would move a sparse matrix's zeros."""
+    held = [_held(w.detach()) if w.dim() > 1 else None for w in weights_of(model).values()]
+    return [v if keep is None else v * keep for v, keep in zip(values, held, strict=True)]
+
+
 def normalised(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """The direction with each row as long as the weight's; zero for a vector.
 
@@ -146,9 +152,7 @@ def worst_loss(model: nn.Module, loss: Loss, rho: float, *, adaptive: bool) -> f
     weights = weights_of(model)
     gradients = _gradient(model, loss)
     scales = [w.detach().abs() if adaptive else torch.ones_like(w) for w in weights.values()]
-    held = [_held(w.detach()) if w.dim() > 1 else None for w in weights.values()]
-    steps = [s * g for s, g in zip(scales, gradients, strict=True)]
-    steps = [e if keep is None else e * keep for e, keep in zip(steps, held, strict=True)]
+    steps = _alive(model, [s * g for s, g in zip(scales, gradients, strict=True)])
     norm = torch.stack([step.norm() for step in steps]).norm() + TINY
     direction = {
         name: scale * step / norm for name, scale, step in zip(weights, scales, steps, strict=True)
@@ -175,10 +179,11 @@ def _hessian_times(
     product = sum((g * v).sum() for g, v in zip(gradients, vector, strict=True))
     parameters = list(weights_of(model).values())
     found = torch.autograd.grad(product, parameters, allow_unused=True)
-    return [
+    products = [
         torch.zeros_like(p) if h is None else h.detach()
         for p, h in zip(parameters, found, strict=True)
     ]
+    return _alive(model, products)
 
 
 def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -> float:
@@ -193,8 +198,8 @@ def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -
     import torch
 
     draw = torch.Generator().manual_seed(seed)
-    vector = [torch.randn(p.shape, generator=draw).to(p) for p in weights_of(model).values()]
-    found = 0.0
+    drawn = [torch.randn(p.shape, generator=draw).to(p) for p in weights_of(model).values()]
+    vector, found = _alive(model, drawn), 0.0
     for _ in range(steps):
         norm = torch.stack([v.norm() for v in vector]).norm() + TINY
         vector = [v / norm for v in vector]
@@ -205,16 +210,17 @@ def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -
 
 
 def trace(model: nn.Module, loss: Loss, seeds: Sequence[int]) -> float:
-    """The trace of the Hessian: the mean of z^T H z over random signs z."""
+    """The trace of the Hessian over the weights that may move: the mean of z^T H z, z = +-1."""
     import torch
 
     sums = []
     for seed in seeds:
         draw = torch.Generator().manual_seed(seed)
-        signs = [
+        drawn = [
             (torch.randint(0, 2, p.shape, generator=draw) * 2 - 1).to(p)
             for p in weights_of(model).values()
         ]
+        signs = _alive(model, drawn)
         product = _hessian_times(model, loss, signs)
         sums.append(float(sum((h * z).sum() for h, z in zip(product, signs, strict=True))))
     return sum(sums) / len(sums)

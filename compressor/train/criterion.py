@@ -50,11 +50,22 @@ class Criterion:
         """Whether every row of a batch has a loss of its own."""
         return self.answers_rows and all(getattr(one, "by_row", False) for one in self.objectives)
 
-    def by_row(self, batch: Batch, teach: Callable[[Batch], Views] | None) -> torch.Tensor:
-        """The loss of each row of a batch, [rows], from one pass of the student."""
+    def by_row(
+        self,
+        batch: Batch,
+        teach: Callable[[Batch], Views] | None,
+        model: torch.nn.Module | None = None,
+    ) -> torch.Tensor:
+        """The loss of each row of a batch, [rows], from one pass of the student.
+
+        Args:
+            batch: arrays of the feed.
+            teach: what the teacher shows of a batch; None without a teacher.
+            model: the student as it shall compute; the one that is trained if absent.
+        """
         import torch
 
-        student = look(self.model, batch, self.student_shows, bare=self.bare)
+        student = look(model or self.model, batch, self.student_shows, bare=self.bare)
         teacher = teach(batch) if teach is not None and self.teacher_shows else Views()
         losses = []
         for number in range(len(batch["labels"])):

@@ -84,6 +84,7 @@ class _Loop:
             learning_rate=run.options.learning_rate,
             warmup_steps=warmup_steps(self.total, run.options),
             mixed_precision=self.accelerator.mixed_precision,
+            seed=run.seed,
             batches=run.feed.once(self.accelerator.device),
         )
         torch.manual_seed(run.seed)  # of the objectives' own parameters
@@ -165,7 +166,7 @@ class _Loop:
             if self.run.held_out is not None:
                 self.facts["last_weights"] = dict(self.position.history[-1])
         self.finishing = True
-        for modifier in self.modifiers:
+        for modifier in reversed(self.modifiers):  # a mean is in place before it is cut or rounded
             _call(modifier, "on_finish")
         self._evaluate()
         best = self.position.best

@@ -27,9 +27,10 @@ class TrainingOptions:
         flag="lr",
     )
     schedule: str = option(
-        "linear",
-        "how the learning rate falls after the warm-up",
-        choices=("linear", "cosine", "constant"),
+        "",
+        "how the learning rate falls after the warm-up; linear if absent, but for methods that set "
+        "the rate themselves",
+        choices=("", "linear", "cosine", "constant"),
     )
     cycle_epochs: float = option(
         0.0, "start the schedule anew every so many epochs; 0 for never", low=0.0

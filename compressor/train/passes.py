@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compressor.methods.contract import Batch, Loss
+from compressor.train.accelerator import as_saved
 from compressor.train.finite import refuse_not_finite
 from compressor.train.run import Run
 
@@ -66,7 +67,7 @@ class Passes:
         return self._backward(lambda batch, _: self.criterion(batch, self.teacher))
 
     def weighted(self, weights: torch.Tensor) -> float:
-        """The same of the mean of each row's loss times its weight.
+        """The same of the mean of each row's loss times its weight; returns the plain mean.
 
         Args:
             weights: [rows] of the step's batches in this process, in the order of `row_losses`.
@@ -75,21 +76,47 @@ class Passes:
         def loss(batch: Batch, first: int) -> Loss:
             losses = self.criterion.by_row(batch, self.teacher)  # [rows]
             total = (losses * weights[first : first + len(losses)]).mean()
-            return Loss(total, {})
+            return Loss(total, {"loss": losses.detach().mean()})
 
         return self._backward(loss)
 
     def row_losses(self) -> torch.Tensor:
-        """Each row's own loss, [rows], in fp32 without gradients and dropout."""
+        """Each row's own loss, [rows], in the weights' own format without dropout."""
         import torch
 
-        self.model.eval()
+        with self._looking(), torch.no_grad():
+            return torch.cat(list(self._own_losses()))
+
+    def row_gradient_norms(self) -> torch.Tensor:
+        """The norm of each row's own gradient, [rows], as exact: one backward pass a row."""
+        import torch
+
+        parameters = [p for p in self.criterion.bare.parameters() if p.requires_grad]
+        norms = []
+        with self._looking():
+            for losses in self._own_losses():
+                for loss in losses:
+                    found = torch.autograd.grad(
+                        loss, parameters, retain_graph=True, allow_unused=True
+                    )
+                    each = [g.float().norm() for g in found if g is not None]
+                    norms.append(torch.stack(each).norm())
+        return torch.stack(norms)
+
+    def _own_losses(self) -> Iterator[torch.Tensor]:
+        for batch in self._batches():
+            yield self.criterion.by_row(batch, self.teacher, model=self.criterion.bare)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """The model as it is when it is judged: mixed precision would hide small differences."""
+        bare = self.criterion.bare
+        bare.eval()
         try:
-            with torch.no_grad():
-                losses = [self.criterion.by_row(batch, self.teacher) for batch in self._batches()]
+            with as_saved(bare):
+                yield
         finally:
-            self.model.train()
-        return torch.cat(losses)
+            bare.train()
 
     def _backward(self, loss_of: Callable[[Batch, int], Loss]) -> float:
         import torch

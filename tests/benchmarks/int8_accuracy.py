@@ -46,7 +46,7 @@ def measure(folder: Path, seed: int, drop: str) -> tuple[str, list[float]]:
     compressor(["export", str(int8), "-o", str(graph)], graph.with_suffix(".log"))
     report = folder / f"report-{suffix}"
     words = ["benchmark", str(graph), "--baseline", str(teacher), "--data", str(data)]
-    words += ["--split", "validation", "--shapes", "1x16", "--rounds", "3", "-o", str(report)]
+    words += ["--split", "validation", "--shapes", "1x16", "--starts", "1", "-o", str(report)]
     compressor(words, report.with_suffix(".log"))
     models = json.loads((report / "report.json").read_text(encoding="utf-8"))["models"]
     scores = [100 * model["accuracy"]["value"] for model in models]

@@ -7,6 +7,7 @@ import pytest
 import tiny
 from compressor.cli import run
 from compressor.commands.domains import folder_name, rounds_of, words_for
+from compressor.commands.options import Shared
 from compressor.errors import InputError
 
 ROUNDED = ("worst", "adaptive_worst", "average")
@@ -115,8 +116,10 @@ def test_a_dry_run_checks_every_training_and_leaves_nothing(shop, tmp_path, caps
 def test_words_of_one_training():
     words = "finetune - --domains --data rows -o sweep --json --epochs 2 --output=x".split()
     made = "finetune base --data rows --epochs 2 --without-domain a,b -o f --reuse --resume"
-    assert words_for(words, "base", ("a", "b"), "f", force=False) == made.split()
-    assert words_for(["finetune"], "base", ("a",), "f", force=True)[-1] == "--force"
+    assert words_for(words, "base", ("a", "b"), "f", Shared()) == made.split()
+    assert words_for(["finetune"], "base", ("a",), "f", Shared(force=True))[-1] == "--force"
+    both = words_for(["finetune"], "base", ("a",), "f", Shared(force=True, reuse=True))
+    assert both[-2:] == ["--force", "--reuse"]
 
 
 def test_domains_without_rows_to_train_on_share_a_model():

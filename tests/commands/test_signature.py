@@ -77,6 +77,8 @@ def test_help_lists_the_methods(verb, flag, kind, capsys):
         ("export m --device cpu", "No such option: --device"),
         ("finetune m --with swa --with alrs", "swa and alrs each set the learning rate"),
         ("finetune m --with alrs --schedule cosine", "--schedule does nothing"),
+        ("finetune m --with swa --schedule linear", "--schedule does nothing"),
+        ("finetune m --with swa --swa-schedule planned --with swad", "swa and swad would each"),
         ("finetune m --with swa --cycle-epochs 1", "--cycle-epochs does nothing"),
         ("prune m --method gmp --rewind --schedule cosine", "--schedule does nothing"),
         ("prune m --method gmp --rewind --with swa", "gmp and swa each set the learning rate"),

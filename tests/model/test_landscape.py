@@ -67,6 +67,13 @@ def test_sharpness_of_a_quadratic_by_hand():
     assert line(model, model.loss, direction, [0.0, 1.0]) == [2.5, 8.5]
 
 
+def test_the_curvature_of_a_sparse_model_is_that_of_its_living_weights():
+    model = Quadratic()
+    model.weight.data[0, 0] = 0.0  # the steep one
+    assert largest_eigenvalue(model, model.loss, steps=40, seed=0) == pytest.approx(1.0)
+    assert trace(model, model.loss, range(3)) == pytest.approx(1.0)
+
+
 def test_a_surface_has_the_loss_in_its_middle_and_the_weights_come_back():
     model = Quadratic()
     ways = tuple(

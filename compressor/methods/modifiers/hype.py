@@ -82,6 +82,20 @@ def chosen_layers(stack: nn.ModuleList, layers: str) -> list[nn.Module]:
     return every[-number:] if where == "top" else every[:number]
 
 
+def on_probabilities(model: nn.Module, name: str) -> bool:
+    """Whether a dropout is that of the attention's probabilities, which are no hidden states.
+
+    Args:
+        model: a transformers model.
+        name: of the dropout in it.
+    """
+    owner, _, own = name.rpartition(".")
+    if own in ("attn_dropout", "attention_dropout"):
+        return True
+    parts = (part for part, _ in model.get_submodule(owner).named_children())
+    return own == "dropout" and any(part.startswith("q") for part in parts)  # a query map
+
+
 def noise_like(hidden: torch.Tensor, kind: str, sigma: float) -> torch.Tensor:
     """Fresh noise of the shape of `hidden` in fp32, from the global generator."""
     import torch
@@ -117,9 +131,7 @@ class Modifier:
         found = [
             (module, module.p)
             for name, module in model.named_modules()
-            # The attention's own dropout falls on probabilities, not on hidden states.
-            if isinstance(module, nn.Dropout)
-            and not name.endswith(("self.dropout", "attn_dropout"))
+            if isinstance(module, nn.Dropout) and not on_probabilities(model, name)
         ]
         if self.options.hype_dropout < 0:
             return []

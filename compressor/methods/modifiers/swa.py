@@ -26,7 +26,7 @@ from compressor import console
 from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.option import option
-from compressor.methods.running_mean import RunningMean
+from compressor.methods.running_mean import RunningMean, renew_statistics
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,9 @@ class Modifier:
     def on_finish(self) -> None:
         """Put the mean into the model."""
         self.finished = True
+        if not self.mean.count:
+            console.warn("swa: training ended before averaging began, so the last weights stay")
+            return
         self.mean.put_into(self.model)
         renew_statistics(self.model, self.context)
 
@@ -106,23 +109,3 @@ class Modifier:
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take back the mean."""
         self.mean.load_state_dict(state)
-
-
-def renew_statistics(model: torch.nn.Module, context: Context) -> None:
-    """Collect the running statistics of batch normalisation anew, in one pass over the rows."""
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over all batches
-    model.train()
-    with torch.no_grad():
-        for batch in context.batches():
-            model(**{name: value for name, value in batch.items() if name != "labels"})
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

@@ -10,7 +10,9 @@ segment, and each evaluation scores the segment's mean. With the losses l_1, l_2
 
 and the result is the mean of all segments from i to before j. Where no valley begins, or it has not
 ended when training does, the last segment closes it. Evaluations are those of `--eval-steps`: a
-dozen or more are needed. Nothing but the validation rows of the run is looked at.
+dozen or more are needed. Nothing but the validation rows of the run is looked at. A model that is
+being pruned has a valley for each set of zeros: where they move, it is looked for anew. Statistics
+of batch normalisation are collected anew, as by `swa`.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.methods.contract import Context
 from compressor.methods.option import option
-from compressor.methods.running_mean import RunningMean
+from compressor.methods.running_mean import RunningMean, other_zeros, renew_statistics
 
 if TYPE_CHECKING:
     import torch
 
 VERBS = ()
+NEEDS_HELD_OUT = True
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Modifier:
     replaces_weights = True
 
     def __init__(self, options: Options, context: Context) -> None:
-        self.options = options
+        self.options, self.context = options, context
         self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
         self.segment = RunningMean()
         self.means: list[RunningMean] = []
@@ -106,6 +109,8 @@ class Modifier:
         """Close the segment."""
         if self.finished or not self.segment.count:
             return
+        if self.means and other_zeros(self.segment.mean, self.means[-1].mean):
+            self.losses, self.means = [], []
         self.losses.append(loss)
         self.means.append(self.segment)
         self.segment = RunningMean()
@@ -118,8 +123,12 @@ class Modifier:
         """Put the mean of the valley's segments into the model."""
         self.finished = True
         whole = self._found() or (max(0, len(self.means) - 1), len(self.means))
-        chosen = self.means[slice(*whole)] or [self.segment]
+        chosen = self.means[slice(*whole)]
         steps = sum(mean.count for mean in chosen)
+        self.facts = {"swad_segments": list(whole), "swad_averaged": steps}
+        if not chosen:
+            console.warn("swad: no step was made, so the weights stay as they are")
+            return
         total = RunningMean()
         total.count = steps
         total.mean = {
@@ -127,7 +136,7 @@ class Modifier:
             for name in chosen[0].mean
         }
         total.put_into(self.model)
-        self.facts = {"swad_segments": list(whole), "swad_averaged": steps}
+        renew_statistics(self.model, self.context)
 
     def _found(self) -> tuple[int, int] | None:
         options = self.options

@@ -107,18 +107,24 @@ def test_batch_normalisation_is_collected_anew():
     class Named(nn.Module):
         def __init__(self):
             super().__init__()
-            self.inner = model
+            self.inner, self.config = model, tiny.config()
 
         def forward(self, values):
             return self.inner(values)
 
+    # A batch tells its rows and labels too, which no forward takes.
+    batches = [{"values": one, "rows": torch.arange(8), "labels": torch.ones(8)} for one in data]
     outer = Named()
-    context = Context(
-        outer, "text-classification", batches=lambda: iter({"values": one} for one in data)
-    )
-    swa.renew_statistics(outer, context)
-    torch.testing.assert_close(model[0].running_mean, torch.stack(data).mean((0, 1)))
-    assert model[0].momentum == 0.1
+    context = Context(outer, "text-classification", batches=lambda: iter(batches))
+    for module, options in ((swa, swa.Options(swa_start=0.0)), (swad, swad.Options())):
+        modifier = module.Modifier(options, context)
+        model[0].running_mean.fill_(9.0)
+        modifier.after_step(0)
+        if module is swad:
+            modifier.evaluated(1, 1.0)
+        modifier.on_finish()
+        torch.testing.assert_close(model[0].running_mean, torch.stack(data).mean((0, 1)))
+        assert model[0].momentum == 0.1
 
 
 RATES = [
@@ -172,6 +178,30 @@ def test_the_mean_of_the_valley_counts_every_step():
     assert modifier.on_kept() == {"swad_segments": [0, 2], "swad_averaged": 3}
 
 
+def test_a_valley_is_one_of_a_single_set_of_zeros():
+    model = nn.Linear(10, 1, bias=False)
+    context = Context(model, "text-classification")
+    modifier = swad.Modifier(swad.Options(swad_begin=1, swad_end=1), context)
+    # The loss rises as zeros come: the lowest one belongs to the dense weights.
+    for step, (zeros, loss) in enumerate([(0, 1.0), (5, 2.0), (6, 3.0), (6, 3.1)]):
+        model.weight.data = torch.tensor([[0.0] * zeros + [float(step)] * (10 - zeros)])
+        modifier.after_step(step)
+        modifier.evaluated(step + 1, loss)
+    modifier.on_finish()
+    assert model.weight.flatten().tolist() == [0.0] * 6 + [2.5] * 4
+    assert modifier.on_kept() == {"swad_segments": [0, 2], "swad_averaged": 2}
+
+
+@pytest.mark.parametrize("module", [swa, swad])
+def test_where_nothing_was_averaged_the_weights_stay(module, capsys):
+    model = scalar(3.0)
+    modifier = module.Modifier(module.Options(), Context(model, "regression", total_steps=9))
+    modifier.on_finish()
+    assert model.weight.item() == 3.0
+    assert "stay" in capsys.readouterr().err
+    assert modifier.on_kept()[f"{module.__name__.rpartition('.')[2]}_averaged"] == 0
+
+
 @pytest.mark.parametrize("module", [swa, swad])
 def test_a_round_trip_of_the_state_changes_nothing(module):
     def build():
@@ -210,21 +240,49 @@ def here(workshop, tmp_path, monkeypatch):
 QUICK = "--data data --epochs 3 --batch-size 16 --lr 1e-3"
 
 
-def test_the_mean_is_what_is_saved_and_the_last_weights_are_scored_beside_it(here):
-    assert run(f"finetune teacher {QUICK} --schedule constant --keep last -o plain".split()) == 0
+def test_the_mean_is_what_is_saved_and_the_last_weights_are_scored_beside_it(here, monkeypatch):
+    dumped, add = {}, RunningMean.add
+
+    def dumping(self, model):
+        for name, value in model.named_parameters():
+            dumped.setdefault(name, []).append(value.detach().clone())
+        return add(self, model)
+
+    monkeypatch.setattr(RunningMean, "add", dumping)
     assert run(f"finetune teacher {QUICK} --with swa --swa-every 2 -o mean".split()) == 0
     record = json.loads((here / "mean/compression.json").read_text())["steps"][-1]["metrics"]
     steps = record["last_weights"]["step"]
     assert record["swa_averaged"] == (steps - steps // 2) // 2 + 1
-    plain, mean = (load_file(here / name / "model.safetensors") for name in ("plain", "mean"))
-    assert any(not torch.equal(plain[name], mean[name]) for name in plain)
     assert 0 < record["last_weights"]["accuracy"] <= 1
+    saved = load_file(here / "mean/model.safetensors")
+    assert all(len(states) == record["swa_averaged"] for states in dumped.values())
+    for name, states in dumped.items():
+        if name in saved:  # but words that never occur
+            wanted = torch.stack(states).double().mean(0)
+            found = saved[name].double()
+            if found.shape == wanted.shape:
+                torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_under_a_falling_rate_the_mean_hardly_moves(here):
+    distances = {}
+    for schedule in ("constant", "planned"):
+        flags = f"{QUICK} --with swa --swa-every 1 --swa-start 0.9 --swa-schedule {schedule}"
+        assert run(f"finetune teacher {flags} -o {schedule}".split()) == 0
+        raw = "--schedule constant" if schedule == "constant" else ""
+        assert run(f"finetune teacher {QUICK} {raw} --keep last -o raw-{schedule}".split()) == 0
+        mean, last = (
+            load_file(here / name / "model.safetensors") for name in (schedule, f"raw-{schedule}")
+        )
+        apart = sum(float((mean[name] - last[name]).square().sum()) for name in last)
+        distances[schedule] = apart**0.5
+    assert 0 < distances["planned"] < 0.3 * distances["constant"]
 
 
 def test_the_last_weights_are_those_of_a_run_without_it(here, monkeypatch):
     monkeypatch.setattr(swa.Modifier, "on_finish", lambda self: setattr(self, "finished", True))
-    flags = f"{QUICK} --schedule constant --keep last"
-    assert run(f"finetune teacher {flags} -o plain".split()) == 0
+    flags = f"{QUICK} --keep last"
+    assert run(f"finetune teacher {flags} --schedule constant -o plain".split()) == 0
     assert run(f"finetune teacher {flags} --with swa -o raw".split()) == 0
     plain, raw = (load_file(here / name / "model.safetensors") for name in ("plain", "raw"))
     assert all(torch.equal(plain[name], raw[name]) for name in plain)
@@ -241,9 +299,38 @@ def test_the_last_weights_are_those_of_a_run_without_it(here, monkeypatch):
 def test_together_with_other_methods(here, words):
     assert run(f"{words} {QUICK} --precision fp32 -o out".split()) == 0
     if "gmp" in words:
-        zeros = [
-            float((value == 0).float().mean())
-            for name, value in load_file(here / "out/model.safetensors").items()
-            if name.endswith("query.weight")
-        ]
-        assert set(zeros) == {0.5}
+        assert zeros(here / "out") == {0.5}
+
+
+def zeros(folder):
+    """The shares of zeros of the query maps."""
+    return {
+        float((value == 0).float().mean())
+        for name, value in load_file(folder / "model.safetensors").items()
+        if name.endswith("query.weight")
+    }
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["swad --eval-steps 2", "swa --swa-every 1 --prune-end 1", "swad --prune-end 1 --eval-steps 2"],
+)
+def test_pruned_to_the_end_and_averaged_the_model_is_as_sparse_as_asked(here, flags):
+    words = f"prune teacher --method gmp --sparsity 0.75 {QUICK} --with {flags} -o out"
+    assert run(words.split()) == 0
+    assert zeros(here / "out") == {0.75}
+
+
+def test_a_training_that_ends_early_keeps_its_last_weights(here, capsys):
+    alrs = "--with alrs --alrs-period 0.1 --alrs-threshold 99 --alrs-slope 99 --alrs-decay 0.01"
+    words = f"finetune teacher {QUICK} {alrs} --with swa --swa-schedule planned --swa-start 0.9"
+    assert run(f"{words} -o out".split()) == 0
+    assert "before averaging began" in capsys.readouterr().err
+
+
+def test_a_valley_without_validation_rows_is_refused(here, capsys):
+    (here / "few").mkdir()
+    (here / "few/train.jsonl").write_bytes((here / "data/train.jsonl").read_bytes())
+    words = "finetune teacher --data few --with swad -o out"
+    assert run(words.split()) == 2
+    assert "has none" in capsys.readouterr().err

@@ -117,14 +117,37 @@ def test_layers_that_are_not_there_are_refused(layers):
         modified(tiny.model(), hype_layers=layers)
 
 
-def test_dropout_is_set_for_the_while_but_not_that_of_the_attention():
-    model = tiny.model(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3)
-    modifier = modified(model, hype_dropout=0.0)
-    layer = only_stack(model)[1][0]
-    assert layer.output.dropout.p == 0.0
-    assert layer.attention.self.dropout.p == 0.3
+SHARES = {
+    "distilbert": {"dropout": 0.2, "attention_dropout": 0.3},
+    "gpt2": {"resid_pdrop": 0.2, "embd_pdrop": 0.2, "attn_pdrop": 0.3},
+}
+USUAL = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3}
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["bert", "roberta", "electra", "distilbert", "mpnet", "deberta-v2", "gpt2"],
+)
+def test_dropout_is_set_for_the_while_but_not_that_of_the_attention(family):
+    from transformers import AutoConfig, AutoModel
+
+    body = AutoModel.from_config(
+        AutoConfig.for_model(
+            family, num_hidden_layers=2, hidden_size=32, num_attention_heads=4,
+            intermediate_size=64, **SHARES.get(family, USUAL),
+        )
+    )  # fmt: skip
+
+    def shares():
+        found = [module.p for module in body.modules() if isinstance(module, nn.Dropout)]
+        return [round(p, 3) for p in found if p]
+
+    before = shares()
+    assert {0.2, 0.3} <= set(before)
+    modifier = modified(body, hype_dropout=0.0)
+    assert shares() == [p for p in before if p == 0.3]
     modifier.on_finish()
-    assert layer.output.dropout.p == 0.2
+    assert shares() == before
 
 
 @pytest.mark.parametrize("family", ["distilbert", "gpt2", "llama", "mpnet"])

@@ -38,11 +38,18 @@ class Passes:
 
     def weighted(self, weights):
         self.calls.append("weighted")
-        return self._back((self.model.rows() * weights).mean())
+        rows = self.model.rows()
+        self._back((rows * weights).mean())
+        self.parts["loss"] = float(rows.mean().detach())
+        return self.parts["loss"]
 
     def row_losses(self):
         self.calls.append("look")
         return self.model.rows().detach()
+
+    def row_gradient_norms(self):
+        self.calls.append("norms")
+        return (self.model.curvatures * self.model.weight.detach().flatten()).norm(dim=1)
 
     def _back(self, loss):
         self.model.zero_grad()
@@ -198,14 +205,29 @@ def test_the_climb_of_weighted_rows_by_hand():
     close(ascent([model.weight], 0.1)[0], [0.0894427, 0.0447214])
 
 
+def test_curvature_over_the_gradient_by_hand():
+    """Curvatures 8 and 2 at gradients of length 4 and 2: they weigh 2 to 1."""
+    here = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    up = here + torch.tensor([8.0, 2.0], dtype=torch.float64)
+    norms = torch.tensor([4.0, 2.0], dtype=torch.float64)
+    weights, _ = delta_sam.row_weights(here, up, here, 1.0, 4.0, norms)
+    close(weights, [4 / 3, 2 / 3])
+
+
 @pytest.mark.parametrize(
-    ("rows", "clip"), [(HESSIANS, 1.0), (HESSIANS[:1], 4.0)], ids=["weights 1", "one row"]
+    ("rows", "even"),
+    [
+        (HESSIANS, {"delta_clip": 1.0}),
+        (HESSIANS, {"delta_weight": "uniform"}),
+        (HESSIANS[:1], {"delta_clip": 4.0}),
+    ],
+    ids=["weights 1", "uniform", "one row"],
 )
-def test_delta_sam_with_even_weights_is_sam(rows, clip):
+def test_delta_sam_with_even_weights_is_sam(rows, even):
     gradients = []
     for module, options in (
         (sam, sam.Options(rho=0.1)),
-        (delta_sam, delta_sam.Options(delta_rho=0.1, delta_clip=clip)),
+        (delta_sam, delta_sam.Options(delta_rho=0.1, **even)),
     ):
         model = Quadratic([0.5, 1.0], rows)
         made(module, options, model).gradients(Passes(model))
@@ -222,6 +244,7 @@ def test_delta_sam_looks_three_times_and_the_weights_stay():
     assert passes.calls == ["look", "look", "look", "weighted", "pass"]
     close(model.weight.detach(), [0.5, 1.0])
     assert passes.parts["loss"] == pytest.approx(1.0)
+    assert passes.parts["lightest"] < 1 < passes.parts["heaviest"]
     assert modifier.on_kept() == {"delta_lost_in_rounding": 0.0}
 
 
