@@ -149,11 +149,13 @@ def sharpness(
         seed: of their directions.
 
     Returns:
-        worst, adaptive_worst and average; see `compressor.model.landscape`.
+        loss, and by how much it rises: worst, adaptive_worst and average; see
+        `compressor.model.landscape`.
     """
     batches = rows_of(loaded, dataset, split, rows=rows, max_length=max_length)
     loss = _mean_loss(loaded.model.eval(), batches, dataset.task.name)
-    return _sharpness(loaded.model, loss, rho, gamma, [seed + n for n in range(DIRECTIONS)])
+    found = _sharpness(loaded.model, loss, rho, gamma, [seed + n for n in range(DIRECTIONS)])
+    return {"loss": float(loss()), **found}
 
 
 def _sharpness(

@@ -127,13 +127,13 @@ def distil(folder: Path, way: str, seed: int, *, lr: str, epochs: float) -> floa
     return accuracy(student)
 
 
-def interval(values: list[float]) -> str:
+def interval(values: list[float], digits: int = 1) -> str:
     """Mean and the half width of its 95 % interval."""
     mean = statistics.mean(values)
     if len(values) < 2:
-        return f"{mean:.1f}"
+        return f"{mean:.{digits}f}"
     spread = statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.1f} ± {stats.t.ppf(0.975, len(values) - 1) * spread:.1f}"
+    return f"{mean:.{digits}f} ± {stats.t.ppf(0.975, len(values) - 1) * spread:.{digits}f}"
 
 
 def main() -> None:

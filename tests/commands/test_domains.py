@@ -115,7 +115,7 @@ def test_a_dry_run_checks_every_training_and_leaves_nothing(shop, tmp_path, caps
 
 def test_words_of_one_training():
     words = "finetune - --domains --data rows -o sweep --json --epochs 2 --output=x".split()
-    made = "finetune base --data rows --epochs 2 --without-domain a,b -o f --reuse --resume"
+    made = "finetune base --data rows --epochs 2 --without-domain a,b -o f --resume --reuse"
     assert words_for(words, "base", ("a", "b"), "f", Shared()) == made.split()
     assert words_for(["finetune"], "base", ("a",), "f", Shared(force=True))[-1] == "--force"
     both = words_for(["finetune"], "base", ("a",), "f", Shared(force=True, reuse=True))
