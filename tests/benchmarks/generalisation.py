@@ -4,10 +4,9 @@
     python tests/benchmarks/generalisation.py DATA --time -o FOLDER
 
 The student is MiniLM without every other layer, and each way trains it for the same steps at the
-same
-rate, in the machine's number format, for which the noise between layers is large enough; nothing is
-chosen on the rows that are scored. Weights are those of the last step, or what a way makes of them;
-those of `constant` are the last ones of `swa`, to the bit. The teacher is MiniLM on
+same rate, in the machine's number format, for which the noise between layers is large enough;
+nothing is chosen on the rows that are scored. Weights are those of the last step, or what a way
+makes of them; those of `constant` are the last ones of `swa`, to the bit. The teacher is MiniLM on
 the same rows. DATA and the rows that are held out are those of `distillation_ablation.py`, which
 may share FOLDER.
 
