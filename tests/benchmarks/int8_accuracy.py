@@ -50,7 +50,7 @@ def measure(folder: Path, seed: int, drop: str, metric: str) -> tuple[str, list[
     compressor(words, report.with_suffix(".log"))
     models = json.loads((report / "report.json").read_text(encoding="utf-8"))["models"]
     metric = metric or models[0]["accuracy"]["metric"]
-    return metric, [100 * model["accuracy"]["all"][metric] for model in models]
+    return metric, [100 * model["accuracy"]["all"][metric]["value"] for model in models]
 
 
 def main() -> None:
