@@ -48,6 +48,7 @@ OURS = re.compile(
     r"|(teacher|training): \d+ steps"
     r"|(teacher|training): done in .*"
     r"|validation: accuracy .*"
+    r"|layers \d+ to \d+ are the former [\d, ]+"
     r"|generating: (\d+ rows|done in .*)"
     r"|[\d,]+ new rows beside the .* rows/s"
     r"|"

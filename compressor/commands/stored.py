@@ -68,7 +68,7 @@ def stored_baseline(named: str) -> StoredBaseline | None:
     if not named or file.suffix != ".json" or not file.is_file():
         return None
     report = read_report(file)
-    timed = ("latency", "open_ms", "first_ms", "peak_memory_bytes")
+    timed = ("latency", "open_ms", "first_ms", "answer_ms", "peak_memory_bytes")
     model = model_named(report["models"], report["baseline"])
     return StoredBaseline(
         model={**{k: v for k, v in model.items() if k not in timed}, "stored_in": str(file)},

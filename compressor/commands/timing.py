@@ -30,6 +30,7 @@ SCALING_ROUNDS, SCALING_SECONDS = 10, 8.0
 _MIDDLE: dict[str, Callable[[list[Any]], Any]] = {
     "open_ms": statistics.median,
     "first_ms": statistics.median,
+    "answer_ms": statistics.median,
     "peak_memory_bytes": max,
     "peak_gpu_bytes": max,
 }
@@ -101,9 +102,9 @@ def time_candidates(
         scaling: measure over a grid of shapes, too, beside the plain matrix products.
 
     Returns:
-        name -> latency (see `pooled`), open_ms and first_ms (see `Isolated`; medians of the
-        starts), the largest peak_memory_bytes of a whole process and peak_gpu_bytes of torch in it,
-        and scaling (see `scaling_of`) where it is asked.
+        name -> latency (see `pooled`), open_ms and first_ms (see `Isolated`) and answer_ms, both
+        together (medians of the starts), the largest peak_memory_bytes of a whole process and
+        peak_gpu_bytes of torch in it, and scaling (see `scaling_of`) where it is asked.
     """
     longest = min(model.longest for model in models)
     fitting = [shape for shape in shapes if shape[1] <= longest]
@@ -155,9 +156,11 @@ def _opened(
 
 
 def _facts(isolated: Isolated) -> dict[str, Any]:
+    first = isolated.first_ms
     return {
         "open_ms": isolated.open_ms,
-        "first_ms": isolated.first_ms,
+        "first_ms": first,
+        "answer_ms": None if first is None else isolated.open_ms + first,
         "peak_memory_bytes": isolated.peak_memory_bytes(),
         "peak_gpu_bytes": isolated.ask(peak_gpu_bytes),
     }

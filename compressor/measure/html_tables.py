@@ -174,7 +174,7 @@ def starts_table(report: Mapping[str, Any]) -> str:
         return ""
     rows = []
     for model in known:
-        spans = [model["open_ms"], model["first_ms"], model["open_ms"] + model["first_ms"]]
+        spans = [model[key] for key in ("open_ms", "first_ms", "answer_ms")]
         memory = model.get("peak_memory_bytes")
         text = words.NOTHING if memory is None else console.size(memory)
         cells = [cell(words.significant(span), exact=span) for span in spans]

@@ -48,9 +48,9 @@ def build_report(
             None), paired (as `paired.compare` returns it, or None), size (bytes by `SIZES`, and
             parameters; or None), latency (rows of `measure_in_turns`); optional: tokenise_ms
             (median milliseconds to tokenise one batch of the first shape), precision ("fp32",
-            "int8"), steps (the lineage: verb, method, command, options), open_ms, first_ms and
-            peak_memory_bytes (of the model's own process), scaling (from `scaling.scaling_of`),
-            and anything else, which is kept.
+            "int8"), steps (the lineage: verb, method, command, options), open_ms, first_ms,
+            answer_ms and peak_memory_bytes (of the model's own process), scaling (from
+            `scaling.scaling_of`), and anything else, which is kept.
         command: the command line that makes this report again.
         seed: of the bootstrap and the data order.
 

@@ -86,7 +86,7 @@ def probe_inputs(model: PreTrainedModel, *, rows: int = 2, length: int = 7) -> d
             ids[ids == config.eos_token_id] = config.eos_token_id + 1
             ids[:, -1] = config.eos_token_id
         elif "decoder_input_ids" in inspect.signature(model.forward).parameters:
-            inputs["decoder_input_ids"] = ids
+            inputs["decoder_input_ids"] = ids.clone()  # one tensor would be traced as one input
     return inputs
 
 

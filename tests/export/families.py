@@ -95,6 +95,6 @@ def example(family: str, head: str = CLASSIFIER):
     inputs = {"input_ids": ids, "attention_mask": mask}
     if family in ("bert", "electra", "albert"):
         inputs["token_type_ids"] = torch.zeros_like(ids)
-    if head == "AutoModelForSeq2SeqLM":
+    if family == "t5" and head != CLASSIFIER:
         inputs["decoder_input_ids"] = torch.randint(3, 149, (2, 6), generator=draw)
     return inputs

