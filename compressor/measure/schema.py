@@ -86,6 +86,10 @@ _MODEL = {
         }
     ],
     "compression_ratio": dict.fromkeys(SIZES, _NUMBER_OR_NULL),
+    "open_ms?": _NUMBER_OR_NULL,
+    "first_ms?": _NUMBER_OR_NULL,
+    "answer_ms?": _NUMBER_OR_NULL,
+    "peak_memory_bytes?": (int, None),
     "speedup": _NUMBER_OR_NULL,
     "speedup_low": _NUMBER_OR_NULL,
     "speedup_high": _NUMBER_OR_NULL,
