@@ -71,7 +71,10 @@ def answers(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         logits: [batch, classes], or [batch, length, vocabulary].
         batch: what they answer to; of tokens every real one counts, masked or not.
     """
-    return logits[batch["attention_mask"].bool()] if logits.dim() == 3 else logits
+    if logits.dim() == 2:
+        return logits
+    real = batch["attention_mask"].bool()  # [batch, length]
+    return logits.flatten(0, 1) if real.all() else logits[real]
 
 
 def real_tokens(batch: Batch, states: torch.Tensor) -> torch.Tensor:

@@ -53,13 +53,11 @@ def soft_label_loss(
         teacher: [rows, classes] logits.
         temperature: T.
     """
-    student, teacher = student.float(), teacher.float()
+    from compressor.model.divergence import Divergence
+
     if student.shape[-1] == 1:
-        return (student - teacher).square().mean()
-    log_student = (student / temperature).log_softmax(-1)  # [rows, classes]
-    log_teacher = (teacher / temperature).log_softmax(-1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1)  # [rows]
-    return temperature**2 * divergence.mean()
+        return (student.float() - teacher.float()).square().mean()
+    return Divergence.apply(student, teacher, temperature)
 
 
 class Objective:

@@ -47,6 +47,8 @@ def task_loss(task: str, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
         return 0.0 * logits.float().sum()
     if task == "regression":
         return F.mse_loss(logits.squeeze(-1).float()[known], labels[known].float())
+    if not known.all():  # of a masked text few tokens are asked about
+        logits, labels = logits[known], labels[known]
     return F.cross_entropy(logits.flatten(0, -2).float(), labels.flatten())
 
 

@@ -35,6 +35,40 @@ def test_one_output_is_the_squared_distance():
     assert loss.item() == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_chunks_give_the_loss_and_gradient_of_the_whole(kind):
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(75, 11, generator=draw).to(kind) for _ in range(2))
+    given, whole = student.clone().requires_grad_(), student.clone().requires_grad_()
+    loss = soft_labels.soft_label_loss(given, teacher, 3.0)
+    learnt, taught = ((z.float() / 3.0).log_softmax(-1) for z in (whole, teacher))
+    wanted = 9.0 * (taught.exp() * (taught - learnt)).sum(-1).mean()
+    torch.testing.assert_close(loss, wanted)
+    (2 * loss).backward()
+    (2 * wanted).backward()
+    assert given.grad.dtype == kind
+    exact = {"atol": 1e-7, "rtol": 1e-5} if kind == torch.float32 else {"atol": 1e-5, "rtol": 0.01}
+    torch.testing.assert_close(given.grad, whole.grad, **exact)
+    with torch.no_grad():
+        assert soft_labels.soft_label_loss(given, teacher, 3.0) == loss
+
+
+def test_padding_of_a_language_model_counts_for_nothing():
+    draw = torch.Generator().manual_seed(0)
+    model = tiny.model(head="AutoModelForMaskedLM", labels=None)
+    student, teacher = (torch.randn(2, 5, 7, generator=draw) for _ in range(2))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    labels = torch.tensor([[-100, 3, -100, -100, 6], [2, -100, -100, -100, -100]])
+    batch = {"attention_mask": mask, "labels": labels}
+    found = objective(model, "masked-lm", hard_weight=0.5).loss(
+        batch, Views(student), Views(teacher)
+    )
+    real = torch.cat([student[0], student[1, :2]]), torch.cat([teacher[0], teacher[1, :2]])
+    torch.testing.assert_close(found.parts["soft"], soft_labels.soft_label_loss(*real, 2.0))
+    hard = torch.nn.functional.cross_entropy(student.flatten(0, 1), labels.flatten())
+    torch.testing.assert_close(found.parts["hard"], hard)
+
+
 def batch_and_views():
     model = tiny.model()
     tokens = tiny.tokenizer()(["great film", "awful dull plot"], padding=True, return_tensors="pt")
