@@ -17,6 +17,8 @@ Model = Mapping[str, Any]
 
 # Medians of the same model differ by about this much between runs on a quiet machine.
 SLOWER_BELOW = 0.97
+# Sizes whose ratio is above this are as good as equal.
+NEARLY = 0.95
 # Fewer zeros than this are no sparse model.
 SPARSE_FROM = 0.3
 # p95 / p50 of single calls: 1.05 to 1.15 on a quiet machine.
@@ -56,7 +58,7 @@ def summarise(report: Mapping[str, Any]) -> str:
         return text + "; accuracy was not measured."
     text += f", and {_loss(best, reference, report['drop_unit'])}."
     smallest = max(candidates, key=_compression)
-    if smallest is best:
+    if _compression(best) >= NEARLY * _compression(smallest):
         return text
     return (
         f"{text} The most compressed, {smallest['name']}, {_gains(smallest)}, "
@@ -68,12 +70,15 @@ def best_candidate(report: Mapping[str, Any]) -> Model | None:
     """The most compressed candidate of those that lose no more than their interval explains.
 
     The most compressed of all where every one loses more or nothing was scored; None where no
-    candidate can be compared with the baseline.
+    candidate can be compared with the baseline. Of several that are nearly as small the fastest: a
+    checkpoint and its graph have the same bytes, and only one of them the speed.
     """
     reference = _baseline(report)
     candidates = _comparable(report)
     equal = [m for m in candidates if m["drop"] is not None and _holds(m, reference)]
-    return max(equal or candidates, key=_compression, default=None)
+    largest = max(map(_compression, equal or candidates), default=0.0)
+    near = [m for m in equal or candidates if _compression(m) >= NEARLY * largest]
+    return max(near, key=lambda m: (m["speedup"] or 0.0, _compression(m)), default=None)
 
 
 def _comparable(report: Mapping[str, Any]) -> list[Model]:

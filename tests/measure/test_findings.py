@@ -137,6 +137,15 @@ def test_the_summary_names_the_best_and_the_most_compressed(report):
     )
 
 
+def test_of_two_that_are_as_small_the_summary_names_the_faster(machine, make):
+    slow = make.measured("int8", 23, 18.0, 0.9)
+    fast = make.measured("graph", 24, 3.0, 0.9)
+    models = [make.measured("a", 90, 9.0, 0.9), slow, fast]
+    summary = build_report(machine, None, "a", models, "", 0)["summary"]
+    assert summary.startswith("graph is 3.75x smaller on disk and 3.00x faster than a")
+    assert "int8" not in summary
+
+
 def test_the_summary_speaks_of_what_was_measured(machine, make):
     def summary(*models, task=None):
         return build_report(machine, task, "a", list(models), "", 0)["summary"]
