@@ -152,10 +152,14 @@ def sharpness(
         loss, and by how much it rises: worst, adaptive_worst and average; see
         `compressor.model.landscape`.
     """
+    import torch
+
     batches = rows_of(loaded, dataset, split, rows=rows, max_length=max_length)
     loss = _mean_loss(loaded.model.eval(), batches, dataset.task.name)
-    found = _sharpness(loaded.model, loss, rho, gamma, [seed + n for n in range(DIRECTIONS)])
-    return {"loss": float(loss()), **found}
+    with torch.no_grad():
+        here = float(loss())
+    seeds = [seed + number for number in range(DIRECTIONS)]
+    return {"loss": here, **_sharpness(loaded.model, loss, rho, gamma, seeds)}
 
 
 def _sharpness(

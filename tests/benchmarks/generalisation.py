@@ -61,7 +61,7 @@ def trained(folder: Path, way: str, seed: int, given: argparse.Namespace) -> Pat
     name = "".join(c if c.isalnum() else "_" for c in way)
     target = folder / f"{name}-{given.epochs:g}-{seed}"
     words = [*words_of(folder, way, seed, given), "--epochs", str(given.epochs)]
-    compressor([*words, "-o", str(target)], target.with_suffix(".log"))
+    compressor([*words, "-o", str(target)], Path(f"{target}.log"))
     return target
 
 
@@ -90,7 +90,7 @@ def milliseconds(folder: Path, way: str, given: argparse.Namespace) -> float:
     """Of one step, by the rows that a short training got through in a second."""
     target = folder / "timed"
     words = [*words_of(folder, way, 0, given), "--max-steps", "60", "-o", str(target)]
-    compressor(words, target.with_suffix(".log"))
+    compressor(words, Path(f"{target}.log"))
     facts = json.loads((target / "run.json").read_text(encoding="utf-8"))
     return 32_000 / facts["examples_per_second"]
 

@@ -37,17 +37,17 @@ def measure(folder: Path, seed: int, drop: str, metric: str) -> tuple[str, list[
     data, held_out = folder / "data", folder / "held-out"
     teacher, suffix = folder / f"teacher-{seed}", f"{seed}-{drop}" if drop else f"{seed}"
     made = ["--data", str(data), "--epochs", "3", "--keep", "last", "--seed", str(seed)]
-    compressor(["finetune", MODEL, *made, "-o", str(teacher)], teacher.with_suffix(".log"))
+    compressor(["finetune", MODEL, *made, "-o", str(teacher)], Path(f"{teacher}.log"))
     int8, graph = folder / f"int8-{suffix}", folder / f"graph-{suffix}"
     words = ["quantize", str(teacher), "--seed", str(seed), "-o", str(int8)]
     if drop:
         words += ["--max-drop", drop, "--data", str(held_out)]
-    compressor(words, int8.with_suffix(".log"))
-    compressor(["export", str(int8), "-o", str(graph)], graph.with_suffix(".log"))
+    compressor(words, Path(f"{int8}.log"))
+    compressor(["export", str(int8), "-o", str(graph)], Path(f"{graph}.log"))
     report = folder / f"report-{suffix}"
     words = ["benchmark", str(graph), "--baseline", str(teacher), "--data", str(data)]
     words += ["--split", "validation", "--shapes", "1x16", "--starts", "1", "-o", str(report)]
-    compressor(words, report.with_suffix(".log"))
+    compressor(words, Path(f"{report}.log"))
     models = json.loads((report / "report.json").read_text(encoding="utf-8"))["models"]
     metric = metric or models[0]["accuracy"]["metric"]
     return metric, [100 * model["accuracy"]["all"][metric]["value"] for model in models]
