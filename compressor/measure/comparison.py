@@ -132,13 +132,18 @@ def about(entry: Entry) -> str:
 
 def sentences(comparison: Mapping[str, Any]) -> list[str]:
     """What a reader must know before the table: of all reports, then of each."""
-    own = [f"{each['name']}: {text}" for each in comparison["reports"] for text in each["findings"]]
-    return [*comparison["notes"], *own]
+    own = [(text, each["name"]) for each in comparison["reports"] for text in each["findings"]]
+    return [*comparison["notes"], *_with_names(own)]
 
 
 def abouts(comparison: Mapping[str, Any]) -> list[str]:
     """What each report was measured on, to stand below the table."""
-    return [f"{entry['name']}: {about(entry)}" for entry in comparison["reports"]]
+    return _with_names([(about(entry), entry["name"]) for entry in comparison["reports"]])
+
+
+def _with_names(texts: Sequence[tuple[str, str]]) -> list[str]:
+    """Each text once, after the names of the reports that have it."""
+    return [f"{words.listed(names)}: {text}" for text, names in words.grouped(texts).items()]
 
 
 def comparison_cells(

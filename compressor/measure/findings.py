@@ -40,7 +40,7 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
     for model in models:
         if model is not reference:
             problems += _slower(model, _float_source(model, models, reference), reference)
-    problems += [text for model in models for text in _idle_zeros(model, reference)]
+    problems += _idle_zeros([model for model in models if model is not reference])
     return problems + _noise(report["machine"], models)
 
 
@@ -228,17 +228,20 @@ def _slower(model: Model, source: Model, reference: Model) -> list[str]:
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]
 
 
-def _idle_zeros(model: Model, reference: Model) -> list[str]:
+def _idle_zeros(models: Sequence[Model]) -> list[str]:
     """Zeros among whole rows and columns: the runtimes multiply by them as by any number."""
-    size = model["size"] or {}
-    if model is reference or not model["latency"] or not size.get("matrices"):
-        return []
-    sparsity = 1 - size["matrices_nonzero"] / size["matrices"]
-    if sparsity < SPARSE_FROM:
-        return []
+    shares = []
+    for model in models:
+        size = model["size"] or {}
+        if not model["latency"] or not size.get("matrices"):
+            continue
+        sparsity = 1 - size["matrices_nonzero"] / size["matrices"]
+        if sparsity >= SPARSE_FROM:
+            shares.append((f"{sparsity:.0%}", model["name"]))
     return [
-        f"{sparsity:.0%} of the encoder's matrices of {model['name']} are zeros: they save disk "
+        f"{share} of the encoder's matrices of {words.listed(names)} are zeros: they save disk "
         "when packed, and no time, for no runtime here skips them."
+        for share, names in words.grouped(shares).items()
     ]
 
 

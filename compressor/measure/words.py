@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,14 @@ def place(machine: Mapping[str, Any]) -> str:
 def step_name(step: Mapping[str, Any]) -> str:
     """A step of a lineage: `distill soft_labels`."""
     return " ".join(str(step[key]) for key in ("verb", "method") if step.get(key))
+
+
+def grouped(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Each first text once, in the order of appearance, with every second one that it has."""
+    groups: dict[str, list[str]] = {}
+    for text, name in pairs:
+        groups.setdefault(text, []).append(name)
+    return groups
 
 
 def listed(names: list[str]) -> str:

@@ -4,7 +4,7 @@
     python tests/benchmarks/pruning.py layers DATA --epochs 3 --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py units DATA --seeds 3 -o FOLDER
     python tests/benchmarks/pruning.py recovery DATA --epochs 3 --seeds 3 -o FOLDER
-    python tests/benchmarks/pruning.py transfer DATA --epochs 3 --seeds 3 -o FOLDER
+    python tests/benchmarks/pruning.py transfer DATA --text TEXT --epochs 3 --seeds 3 -o FOLDER
 
 `zeros`: 70, 80, 85 and 90 % of the encoder's weights, at once without training, at once with
 training afterwards, and gradually; all that train do so for EPOCHS with the teacher's answers
@@ -13,9 +13,10 @@ alone. Also two of every four, at once.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
 `recovery`: 50 and 65 % of them removed, by the Fisher search, before and after EPOCHS of training
 with the teacher's answers, and by CoFi within EPOCHS.
-`transfer`: a masked language model, trained on DATA's texts, loses 85 and 90 % of its weights while
-it is trained on (Prune Once for All, three times EPOCHS), or at once; all are then fitted to the
-task for EPOCHS with their zeros locked.
+`transfer`: a masked language model, trained on TEXT for --text-epochs, loses 85 and 90 % of its
+weights while it is trained for as many more (Prune Once for All), or at once; all are then fitted
+to the task for EPOCHS with their zeros locked. There is one language model of a kind, kept beside
+TEXT, for all tasks and seeds: pruned once.
 
 DATA, the rows that are held out and the teachers are those of `distillation_ablation.py`, which
 may share FOLDER. With --choose the scored rows are the held-out training rows: options are chosen
@@ -33,11 +34,11 @@ from pathlib import Path
 from threading import Lock
 
 from distillation_ablation import (
+    MODEL,
     accuracy,
     compressor,
     interval,
     train_teacher,
-    train_words,
     write_data,
 )
 
@@ -62,9 +63,11 @@ GRADUAL = (
 STRATEGIES = ("top", "bottom", "alternate-even", "symmetric", "contribution")
 UNITS = ("fisher", "michel", "magnitude", "random")
 
+READ = "--task masked-lm --lr 5e-4 --warmup 0.01 --keep last {text}"
+WORDS = f"finetune {MODEL} {READ}"
 ONCE_FOR_ALL = (
-    "prune {words} --method gmp --prune-end 0.5 --rewind --teacher {words} --task masked-lm "
-    "--objective soft_labels --temperature 2 --hard-weight 0.5 --lr 5e-4 --warmup 0.01 --keep last"
+    "prune {last} --method gmp --prune-end 0.5 --rewind --teacher {last} "
+    f"--objective soft_labels --temperature 2 --hard-weight 0.5 {READ}"
 )
 FITTED = "distill {teacher} --student {last} --method soft_labels --temperature 2 --hard-weight 0.5"
 
@@ -127,27 +130,31 @@ def recovery(train: str, epochs: float) -> Ways:
 
 def transfer(train: str, epochs: float) -> Ways:
     """Commands of every way and sparsity, all from one masked language model."""
-    ways: Ways = {"dense": [f"{FITTED} {train}".replace("{last}", "{words}")]}
+    ways: Ways = {"dense": [WORDS, f"{FITTED} {train}"]}
     locked = f"{FITTED} --with lock_sparsity {train}"
     for sparsity in (0.85, 0.9):
         share = f" --sparsity {sparsity}"
-        once = ONCE_FOR_ALL + share + f" --epochs {3 * epochs:g}"
-        ways[f"{sparsity:.0%} Prune Once for All"] = [once, locked]
+        ways[f"{sparsity:.0%} Prune Once for All"] = [WORDS, ONCE_FOR_ALL + share, locked]
         for name in ("magnitude", "random"):
-            cut = f"prune {{words}} {AT_ONCE[name]}{share}"
-            ways[f"{sparsity:.0%} {name} at once"] = [cut, locked]
+            cut = f"prune {{last}} {AT_ONCE[name]}{share}"
+            ways[f"{sparsity:.0%} {name} at once"] = [WORDS, cut, locked]
     return ways
 
 
-def score(folder: Path, commands: list[str], seed: int, data: str) -> float:
-    """Accuracy at the end of one way's commands."""
+def score(folder: Path, commands: list[str], seed: int, data: str, text: str) -> float:
+    """Accuracy at the end of one way's commands; `text` are the flags of those that read."""
     teacher = last = folder / f"teacher-{seed}"
     for number, command in enumerate(commands):
         # Ways that begin alike share what they begin with.
         begun = hashlib.sha256(" | ".join(commands[: number + 1]).encode()).hexdigest()[:12]
         target = folder / f"{begun}-{data}-{seed}"
-        words = command.format(teacher=teacher, last=last, words=folder / f"words-{seed}").split()
-        words += ["--data", str(folder / data), "--seed", str(seed), "-o", str(target)]
+        words = command.format(teacher=teacher, last=last, text=text).split()
+        if "masked-lm" in words:
+            reading = hashlib.sha256(f"{begun} {text}".encode()).hexdigest()[:12]
+            target = Path(text.split()[1]).with_name(f"words-{reading}")
+        else:
+            words += ["--data", str(folder / data), "--seed", str(seed)]
+        words += ["-o", str(target)]
         if "--importance random" in command:
             words += ["--random-seed", str(seed + 1)]
         if "soft_labels" in words and "masked-lm" not in words:
@@ -173,6 +180,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=16_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=3)
+    parser.add_argument("--text", type=Path, help="folder of texts; DATA's own if absent")
+    parser.add_argument("--text-epochs", type=float, default=10)
+    parser.add_argument("--text-flags", default="", help="more for all commands that read TEXT")
     parser.add_argument("--lr", default="2e-4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--choose", action="store_true", help="score held-out training rows")
@@ -191,6 +201,8 @@ def main() -> None:
         (folder / data / "train.jsonl").write_bytes((folder / "data/train.jsonl").read_bytes())
         (folder / data / "validation.jsonl").write_text("\n".join(lines[::10]) + "\n")
     train = f"--epochs {given.epochs:g} --lr {given.lr} --keep last"
+    text = f"--data {given.text or folder / 'data'} --epochs {given.text_epochs:g}"
+    text = f"{text} {given.text_flags}".strip()
     ways = tables[given.table](train, given.epochs)
     ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
     ways = {
@@ -200,12 +212,10 @@ def main() -> None:
     }
     with ThreadPoolExecutor(given.workers) as pool:
         list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
-        if given.table == "transfer":
-            list(pool.map(lambda seed: train_words(folder, seed), seeds))
         if given.choose:  # scored by what leaves the teacher as it is
             ways = {"teacher": ["prune {teacher} --method magnitude --sparsity 0"], **ways}
         jobs = [(name, seed) for name in ways for seed in seeds]
-        scores = pool.map(lambda job: score(folder, ways[job[0]], job[1], data), jobs)
+        scores = pool.map(lambda job: score(folder, ways[job[0]], job[1], data, text), jobs)
         found = dict(zip(jobs, scores, strict=True))
     teachers = [
         found["teacher", seed] if given.choose else accuracy(folder / f"teacher-{seed}")

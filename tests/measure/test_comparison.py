@@ -216,6 +216,15 @@ def test_findings_and_refusals_of_a_report_stay_with_it():
     assert "other passes" not in text
 
 
+def test_what_several_reports_say_alike_stands_once():
+    noisy = stored()
+    noisy["findings"] = ["The machine was noisy."]
+    text = render_comparison_markdown(compare(a=noisy, b=stored(), c=noisy))
+    assert "- a and c: The machine was noisy.\n" in text
+    assert text.count("872 rows of") == 1
+    assert "\n- a, b and c: " in text
+
+
 def test_markdown_begins_with_the_command_and_names_every_machine():
     text = render_comparison_markdown(compare(a=stored(), b=stored(cpu="Other CPU")))
     assert text.startswith("`compressor compare a b -o c`\n\n- The machines differ")

@@ -46,11 +46,15 @@ def test_a_model_that_says_one_thing_is_never_the_best(machine, make):
 
 
 def test_zeros_that_save_no_time_are_called_so(machine, make):
-    models = [make.measured("a", 90, 9.0, 0.9), make.measured("b", 50, 5.0, 0.9)]
-    models[1]["size"] |= {"matrices": 1000, "matrices_nonzero": 200}
+    models = [make.measured(name, 90, 9.0, 0.9) for name in "abc"]
+    for model in models[1:]:
+        model["size"] |= {"matrices": 1000, "matrices_nonzero": 200}
     (sentence,) = findings(machine, models)
-    assert sentence.startswith("80% of the encoder's matrices of b are zeros: they save disk")
+    assert sentence.startswith("80% of the encoder's matrices of b and c are zeros: they save disk")
     models[1]["size"]["matrices_nonzero"] = 900
+    (sentence,) = findings(machine, models)
+    assert sentence.startswith("80% of the encoder's matrices of c are zeros")
+    models[2]["size"]["matrices_nonzero"] = 900
     assert findings(machine, models) == []
 
 
