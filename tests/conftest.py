@@ -11,6 +11,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tiny matrices gain nothing from threads, and parallel tests lose by them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line has it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 sys.path.insert(0, str(Path(__file__).parent))
 # Its server has the libraries loaded, which a measured model's own process would load anew.
@@ -19,6 +20,14 @@ import processes  # noqa: F401
 # Thousands of states would wait for the disk; what a machine that fails leaves is tested elsewhere,
 # in processes of its own.
 os.fsync = lambda descriptor: None
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """What a benchmark in this process was allowed is not left to the tests that follow."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
