@@ -73,8 +73,9 @@ def compatible(
 ) -> tuple[list[Picked], TrainingOptions]:
     """The same modifiers, which get along with each other and with the training.
 
-    None cuts what another one rounds, for rows share their scales, one at most averages weights,
-    and one at most sets the learning rate, in place of the schedule, which is linear otherwise.
+    None cuts what another one rounds, for rows share their scales, or what another one counts; one
+    at most averages weights, and one at most sets the learning rate, in place of the schedule,
+    which is linear otherwise.
 
     Raises:
         UsageError: names both, and what to type.
@@ -97,18 +98,24 @@ def compatible(
             hint="choose one of them",
             where="--with",
         )
-    having = {
-        mark: [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
-        for mark in ("CHANGES_SHAPE", "QUANTIZES")
-    }
-    if all(having.values()):
-        (cuts, *_), (rounds, *_) = having.values()
-        raise UsageError(
-            f"{rounds} rounds what {cuts} cuts to another shape at the end",
-            hint=f"prune with {cuts} first, then compressor finetune --with {rounds}",
-            where="--with",
-        )
+    cuts = _marked(modifiers, "CHANGES_SHAPE")
+    for other, does, verb in (
+        (_marked(modifiers, "QUANTIZES"), "rounds", "finetune --with"),
+        (_marked(modifiers, "COUNTS_ZEROS"), "counts the zeros of", "prune --method"),
+    ):
+        if cuts and other:
+            raise UsageError(
+                f"{other} {does} what {cuts} cuts to another shape at the end",
+                hint=f"prune with {cuts} first, then compressor {verb} {other}",
+                where="--with",
+            )
     return modifiers, training
+
+
+def _marked(modifiers: Sequence[Picked], mark: str) -> str:
+    """The first modifier whose module says so; empty where none does."""
+    names = [picked.name for picked in modifiers if getattr(picked.method.module, mark, False)]
+    return names[0] if names else ""
 
 
 def _replaces_weights(picked: Picked) -> bool:

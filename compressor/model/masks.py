@@ -9,7 +9,7 @@ hardware counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError, UsageError
@@ -148,6 +148,36 @@ def apply_masks(modules: Mapping[str, torch.nn.Module], masks: Mapping[str, torc
         for name, mask in masks.items():
             # masked_fill, not a product: NaN * 0 is NaN and -1 * 0 is -0.
             modules[name].weight.masked_fill_(~mask, 0.0)
+
+
+def zero_pattern(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """Masks of the weights that live, of every module that has zeros at all."""
+    masks = {name: module.weight.detach() != 0 for name, module in modules.items()}
+    return {name: mask for name, mask in masks.items() if not mask.all()}
+
+
+def silence_gradients(
+    modules: Mapping[str, torch.nn.Module], masks: Callable[[], Mapping[str, torch.Tensor]]
+) -> None:
+    """Make gradients of pruned weights zero, as they are where a mask is part of the forward pass.
+
+    Otherwise they count when gradients are clipped, and pull a step uphill towards a dense model.
+
+    Args:
+        modules: whose weights may be pruned; frozen ones have no gradient to silence.
+        masks: gives the masks of this moment, by module name.
+    """
+
+    def silencing(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        def living(gradient: torch.Tensor) -> torch.Tensor:
+            mask = masks().get(name)
+            return gradient if mask is None else gradient.masked_fill(~mask, 0.0)
+
+        return living
+
+    for name, module in modules.items():
+        if module.weight.requires_grad:
+            module.weight.register_hook(silencing(name))
 
 
 def sparsity_of(modules: Mapping[str, torch.nn.Module]) -> float:

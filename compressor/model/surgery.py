@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def keep_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Keep the layers with the 0-based indices `kept`, in that order, and drop the others.
 
-    The config's depth, its per-layer lists (`layer_types` and the like) and every layer's own
-    index (a decoder's cache slot) follow, so that a reload builds exactly this model.
+    The config's depth, its per-layer lists (`layer_types`, `no_rope_layers` and the like) and every
+    layer's own index (a decoder's cache slot) follow, so that a reload builds exactly this model.
 
     Raises:
         InputError: an index that the model does not have, or no layer kept.
@@ -36,8 +36,7 @@ def keep_layers(model: PreTrainedModel, kept: Sequence[int]) -> None:
                 module.layer_idx = position
     config = model.config
     for key, value in list(config.to_dict().items()):
-        of_layers = key.startswith("layer") or key.endswith("_per_layer")
-        if of_layers and isinstance(value, list) and len(value) == depth:
+        if "layer" in key and isinstance(value, list) and len(value) == depth:
             setattr(config, key, [value[index] for index in kept])
     config.num_hidden_layers = len(kept)
     _refuse_unlike_its_config(model)

@@ -34,6 +34,8 @@ from compressor.train.teacher import make_teacher
 from compressor.train.vocabulary import words_in_use
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 
@@ -221,18 +223,22 @@ class _Loop:
                     if hasattr(modifier, "evaluated"):
                         modifier.evaluated(position.step, self.judge.loss())
             position.history.append({"step": position.step, **metrics})
-            if self._settled() and self.judge.improves(metrics, position.best):
+            if self._settled(self.modifiers) and self.judge.improves(metrics, position.best):
                 position.best = {"step": position.step, **metrics}
                 self.best = {name: value.clone() for name, value in weights_of(self.bare).items()}
         position.evaluated = True
 
     def _enough(self) -> bool:
-        return any(modifier.enough() for modifier in self.modifiers if hasattr(modifier, "enough"))
+        """Whether a modifier wants no more steps, and all have done what takes steps."""
+        wanted = any(each.enough() for each in self.modifiers if hasattr(each, "enough"))
+        # A mean of weights is there whenever training ends.
+        others = [each for each in self.modifiers if not getattr(each, "replaces_weights", False)]
+        return wanted and self._settled(others)
 
-    def _settled(self) -> bool:
+    def _settled(self, modifiers: Sequence[Any]) -> bool:
         return all(
             modifier.settled(self.position.step - 1)
-            for modifier in self.modifiers
+            for modifier in modifiers
             if hasattr(modifier, "settled")
         )
 

@@ -76,6 +76,7 @@ def test_help_lists_the_methods(verb, flag, kind, capsys):
         ("export m --no-cache", "--no-cache does nothing here"),
         ("export m --device cpu", "No such option: --device"),
         ("finetune m --with swa --with alrs", "swa and alrs each set the learning rate"),
+        ("prune m --method cofi --with gmp", "gmp counts the zeros of what cofi cuts"),
         ("finetune m --with alrs --schedule cosine", "--schedule does nothing"),
         ("finetune m --with swa --schedule linear", "--schedule does nothing"),
         ("finetune m --with swa --swa-schedule planned --with swad", "swa and swad would each"),

@@ -7,18 +7,23 @@ zeros follows
     s(t) = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3
 
 and stays s_f afterwards, when no mask changes any more. The score is |w| of the masked weights,
-so what is pruned stays pruned. The masks are applied again after every optimizer step: Adam's
-momentum and weight decay would otherwise move the zeros. The rest of GMP* are flags of the
-training: a learning rate that starts anew (`--cycle-epochs 2 --final-lr 0.01`) and a teacher's
-softened answers alone (`--teacher`, `--temperature 5.5 --hard-weight 0`).
+so what is pruned stays pruned; zeros of a model that is sparse already stay, too. Gradients of
+pruned weights are zero, and the masks are applied again after every optimizer step: Adam's momentum
+and weight decay would otherwise move the zeros. The rest of GMP* are flags of the training: a
+learning rate that starts anew (`--cycle-epochs 2 --final-lr 0.01`) and a teacher's softened answers
+alone (`--teacher`, `--temperature 5.5 --hard-weight 0`).
 
 With `rewind` the learning rate stays near its peak while the ramp lasts, and decays afterwards
 (O. Zafrir and others: Prune Once for All, 2021, arXiv 2111.05754). Of N steps with W of warm-up,
 P = t1 - t0, and a mask update every f steps, as a multiple of the peak:
 
-    (N - P - ((t - t0) mod f)) / (N - P - W)  while t0 <= t < t1      (N - t) / (N - P - W)  after
+    before t0            (N - P - t) / (N - P - W)
+    while t0 <= t < t1   (N - P - t0 - ((t - t0) mod f)) / (N - P - W)
+    after                (N - t) / (N - P - W)
 
-Ours: the masks are fixed from t1 on, where Prune Once for All lets weights come back until 0.8 N.
+Ours: a window that opens late (the paper's t0 is 0), masks that are fixed from t1 on, where Prune
+Once for All lets weights come back until 0.8 N, and the layers alone: it prunes the pooler, too,
+which a masked language model of `transformers` does not have.
 """
 
 from __future__ import annotations
@@ -30,12 +35,13 @@ from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.option import option
 from compressor.model.layers import encoder_linears, without
-from compressor.model.masks import apply_masks, unstructured
+from compressor.model.masks import apply_masks, silence_gradients, unstructured, zero_pattern
 
 if TYPE_CHECKING:
     import torch
 
 VERBS = ("prune",)
+COUNTS_ZEROS = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,16 @@ class Options:
         False, "hold the learning rate near its peak while pruning", source="Prune Once for All"
     )
 
+    def __post_init__(self) -> None:
+        if self.initial_sparsity > self.sparsity >= 0:
+            raise UsageError(
+                f"--initial-sparsity {self.initial_sparsity} is above --sparsity {self.sparsity}"
+            )
+        if self.prune_end < self.prune_start:
+            raise UsageError(
+                f"--prune-end {self.prune_end} lies before --prune-start {self.prune_start}"
+            )
+
     @property
     def sets_rate(self) -> bool:
         """Whether the schedule of the training has no say."""
@@ -75,7 +91,7 @@ class Options:
 def rewound_rate(
     step: int, *, start: int, end: int, every: int, total: int, warmup: int
 ) -> float | None:
-    """The learning rate of `step` over its peak; None before the window, where the plan holds.
+    """The learning rate of `step` over its peak; None during warm-up, where the plan holds.
 
     Args:
         step: t.
@@ -85,12 +101,13 @@ def rewound_rate(
         total: N.
         warmup: W.
     """
-    decaying = max(1, total - (end - start) - warmup)
-    if step < max(warmup, start):
+    if step < warmup:
         return None
-    if step < end:
-        return (total - (end - start) - (step - start) % every) / decaying
-    return (total - step) / decaying
+    outside = total - (end - start)
+    if step < end:  # the clock of the decay stands still
+        time = step if step < start else start + (step - start) % every
+        return (outside - time) / max(1, outside - warmup)
+    return (total - step) / max(1, outside - warmup)
 
 
 def cubic_sparsity(time: float, start: float, end: float, initial: float, final: float) -> float:
@@ -107,15 +124,6 @@ class Modifier:
     """Updates the masks along the ramp and holds the zeros between updates."""
 
     def __init__(self, options: Options, context: Context) -> None:
-        if options.initial_sparsity > options.sparsity:
-            raise UsageError(
-                f"--initial-sparsity {options.initial_sparsity} is above "
-                f"--sparsity {options.sparsity}"
-            )
-        if options.prune_end < options.prune_start:
-            raise UsageError(
-                f"--prune-end {options.prune_end} lies before --prune-start {options.prune_start}"
-            )
         self.options, self.peak = options, context.learning_rate
         self.total, self.warmup = context.total_steps, context.warmup_steps
         self.modules = without(encoder_linears(context.model), options.exclude)
@@ -123,6 +131,11 @@ class Modifier:
         self.end = int(options.prune_end * context.total_steps)
         self.every = max(1, context.steps_per_epoch // options.prunes_per_epoch)
         self.masks: dict[str, torch.Tensor] = {}
+        silence_gradients(self.modules, lambda: self.masks)
+
+    def on_start(self) -> None:
+        """Take over the zeros that are there."""
+        self.masks = zero_pattern(self.modules)
 
     def before_step(self, step: int) -> None:
         """Update the masks when `step` is one of the ramp's."""
@@ -153,7 +166,9 @@ class Modifier:
         for name, mask in self.masks.items():
             # A living weight may be exactly zero; a pruned one must still come first.
             scores[name] = scores[name].masked_fill(~mask, -1.0)
-        self.masks = unstructured(scores, share, options.scope)
+        masks = unstructured(scores, share, options.scope)
+        # A model that was sparser than the ramp is yet keeps its zeros.
+        self.masks = {name: mask & self.masks.get(name, mask) for name, mask in masks.items()}
         apply_masks(self.modules, self.masks)
 
     def after_step(self, step: int) -> None:

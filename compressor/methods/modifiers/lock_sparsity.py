@@ -6,8 +6,9 @@ Language Models, 2021, arXiv 2111.05754. What is exactly zero when training begi
     m = (w != 0)      and after every optimizer step      w <- m w
 
 is zero when it ends, in every linear map of the model. A matrix without zeros, such as that of a
-new head, is not held. The paper masks the forward pass; here the zeros are put back after each
-step, which is the same since a weight of zero passes no signal, and no momentum or decay survives.
+new head, is not held, nor is a table of words that stands for one. The paper masks the forward
+pass; here gradients of the zeros are zero and the zeros are put back after each step, which is the
+same: a weight of zero passes no signal, and no momentum or decay survives.
 """
 
 from __future__ import annotations
@@ -19,11 +20,10 @@ from compressor.errors import InputError
 from compressor.methods.contract import Context
 from compressor.methods.option import option
 from compressor.model.layers import is_linear, without
-from compressor.model.masks import apply_masks
+from compressor.model.masks import apply_masks, silence_gradients, zero_pattern
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 VERBS = ()
@@ -36,21 +36,19 @@ class Options:
     exclude: str = option("", "comma-separated parts of module names to leave free")
 
 
-def zero_pattern(modules: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
-    """Masks of the weights that live, of every module that has zeros at all."""
-    masks = {name: module.weight.detach() != 0 for name, module in modules.items()}
-    return {name: mask for name, mask in masks.items() if not mask.all()}
-
-
 class Modifier:
     """Finds the zeros before the first step and puts them back after each."""
 
     def __init__(self, options: Options, context: Context) -> None:
+        table = context.model.get_input_embeddings()
         linears = {
-            name: module for name, module in context.model.named_modules() if is_linear(module)
+            name: module
+            for name, module in context.model.named_modules()
+            if is_linear(module) and module.weight is not getattr(table, "weight", None)
         }
         self.modules = without(linears, options.exclude)
         self.masks: dict[str, torch.Tensor] = {}
+        silence_gradients(self.modules, lambda: self.masks)
 
     def on_start(self) -> None:
         """Take the pattern from the weights as they are.

@@ -69,13 +69,15 @@ def test_a_resumed_run_goes_on_where_it_was():
     assert before + rates(second, losses[5:]) == expected
 
 
+# No loss falls by 100, so every period of a tenth of an epoch halves the rate.
+FALLING = (
+    "--epochs 5 --batch-size 16 --warmup 0 --with alrs --alrs-period 0.1 --alrs-threshold 100 "
+    "--alrs-slope 100 --alrs-decay 0.5 --alrs-floor 0.2"
+)
+
+
 def test_training_ends_when_the_rate_is_at_its_floor(workshop, tmp_path):
-    # No loss falls by 100, so every period of a tenth of an epoch halves the rate.
-    words = (
-        f"finetune {workshop}/base --data {workshop}/data -o {tmp_path}/out --epochs 5 "
-        "--batch-size 16 --warmup 0 --with alrs --alrs-period 0.1 --alrs-threshold 100 "
-        "--alrs-slope 100 --alrs-decay 0.5 --alrs-floor 0.2"
-    )
+    words = f"finetune {workshop}/base --data {workshop}/data -o {tmp_path}/out {FALLING}"
     assert run(words.split()) == 0
     step = json.loads((tmp_path / "out/compression.json").read_text())["steps"][-1]
     assert step["metrics"]["alrs_last_rate"] == pytest.approx(5e-5 / 8)
@@ -83,3 +85,10 @@ def test_training_ends_when_the_rate_is_at_its_floor(workshop, tmp_path):
     # 20 steps an epoch: periods of 2, the first has nothing to compare with, then three halvings.
     assert facts["steps"] == 8
     assert facts["best_step"] <= 8
+
+
+def test_it_does_not_end_before_a_ramp_of_zeros_has(workshop, tmp_path):
+    words = f"prune {workshop}/base --method gmp --data {workshop}/data -o {tmp_path}/out {FALLING}"
+    assert run([*words.split(), "--prune-end", "0.3"]) == 0
+    # Of 100 steps the first 30 prune, and those at step 30 are the first with all zeros.
+    assert json.loads((tmp_path / "out/run.json").read_text())["steps"] == 31

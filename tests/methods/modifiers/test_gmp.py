@@ -56,6 +56,15 @@ def test_rewound_learning_rate(step, expected):
     assert gmp.rewound_rate(500, **window) is None  # the plan's warm-up
 
 
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(100, 500), (299, 301), (300, 300), (309, 291), (310, 300), (699, 291), (700, 300), (999, 1)],
+)
+def test_a_window_that_opens_late_rewinds_to_where_it_opened(step, expected):
+    window = {"start": 300, "end": 700, "every": 10, "total": 1_000, "warmup": 60}
+    assert gmp.rewound_rate(step, **window) == pytest.approx(expected / 540)
+
+
 def test_only_a_rewound_rate_departs_from_the_plan():
     context = Context(
         tiny.model(),
@@ -72,9 +81,9 @@ def test_only_a_rewound_rate_departs_from_the_plan():
     assert rewound.learning_rate(85, 0.03) == pytest.approx(0.1 * 15 / 28)
 
 
-def train(options, steps=20, steps_per_epoch=10, scope_check=None):
+def train(options, steps=20, steps_per_epoch=10, model=None):
     """AdamW with decay on random gradients, which moves every weight that is not held."""
-    model = tiny.model()
+    model = model or tiny.model()
     context = Context(
         model, "text-classification", total_steps=steps, steps_per_epoch=steps_per_epoch
     )
@@ -82,6 +91,7 @@ def train(options, steps=20, steps_per_epoch=10, scope_check=None):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
     generator = torch.Generator().manual_seed(0)
     seen = []
+    modifier.on_start()
     for step in range(steps):
         modifier.before_step(step)
         for parameter in model.parameters():
@@ -140,8 +150,28 @@ def test_masks_survive_a_round_trip_of_the_state():
 
 
 def test_a_window_that_makes_no_sense_is_refused():
-    context = Context(tiny.model(), "text-classification", total_steps=4, steps_per_epoch=2)
     with pytest.raises(UsageError, match="initial-sparsity"):
-        gmp.Modifier(gmp.Options(sparsity=0.5, initial_sparsity=0.7), context)
+        gmp.Options(sparsity=0.5, initial_sparsity=0.7)
     with pytest.raises(UsageError, match="prune-end"):
-        gmp.Modifier(gmp.Options(prune_start=0.8, prune_end=0.2), context)
+        gmp.Options(prune_start=0.8, prune_end=0.2)
+
+
+@pytest.mark.parametrize(("sparsity", "expected"), [(0.5, 0.6), (0.9, 0.9)])
+def test_zeros_of_a_sparse_model_stay(sparsity, expected):
+    sparse, *_ = train(gmp.Options(sparsity=0.6, prune_end=0.1))
+    before = {name: module.weight == 0 for name, module in encoder_linears(sparse).items()}
+    model, _, seen = train(gmp.Options(sparsity=sparsity), model=sparse)
+    for zeros in seen:
+        assert all(zeros[name][gone].all() for name, gone in before.items())
+    for module in encoder_linears(model).values():
+        assert int((module.weight == 0).sum()) == int(expected * module.weight.numel())
+
+
+def test_pruned_weights_have_no_gradient():
+    model, modifier, _ = train(gmp.Options(sparsity=0.8))
+    model.zero_grad()
+    words = torch.arange(12).view(2, 6)
+    model(input_ids=words, labels=torch.tensor([0, 1])).loss.backward()
+    for name, module in modifier.modules.items():
+        assert (module.weight.grad[~modifier.masks[name]] == 0).all()
+        assert (module.weight.grad[modifier.masks[name]] != 0).any()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 import tiny
@@ -51,6 +52,29 @@ def test_a_hundred_steps_with_decay_move_the_survivors_only():
         assert not torch.signbit(weight[gone]).any()
     assert before["bert.pooler.dense"].any()
     assert not before["classifier"].any()
+
+
+def test_zeros_have_no_gradient_and_so_no_share_in_its_norm():
+    model = sparse_model()
+    words = {"input_ids": torch.arange(12).view(2, 6), "labels": torch.tensor([0, 1])}
+    model.eval()(**words).loss.backward()
+    free = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    context = Context(model, "text-classification")
+    lock_sparsity.Modifier(lock_sparsity.Options(), context).on_start()
+    model(**words).loss.backward()
+    for name, gone in zeros(model).items():
+        gradient = model.get_submodule(name).weight.grad
+        assert torch.equal(gradient, free[f"{name}.weight"].masked_fill(gone, 0.0))
+    assert (free["bert.pooler.dense.weight"][zeros(model)["bert.pooler.dense"]] != 0).any()
+
+
+def test_a_table_of_words_is_no_sparse_matrix():
+    config = tiny.config(labels=None)
+    model = transformers.BertForMaskedLM(config)  # its decoder is the table, with a row of zeros
+    assert (model.cls.predictions.decoder.weight[config.pad_token_id] == 0).all()
+    with pytest.raises(InputError, match="no linear map"):
+        lock_sparsity.Modifier(lock_sparsity.Options(), Context(model, "masked-lm")).on_start()
 
 
 def test_what_is_excluded_comes_back():
