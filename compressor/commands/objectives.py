@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from compressor import console
 from compressor.commands.slots import Picked
 from compressor.data.dataset import Dataset
 from compressor.data.tasks import TASKS
@@ -14,7 +15,11 @@ from compressor.methods.option import refuse_idle
 
 if TYPE_CHECKING:
     from compressor.data.batches import Masking
+    from compressor.model.load import Loaded
     from compressor.train.options import TrainingOptions
+
+
+LOOKS_SPARSE = 0.1  # share of zeros from which somebody must have put them there
 
 
 def needs_answers(objectives: Sequence[Picked]) -> bool:
@@ -110,6 +115,24 @@ def compatible(
                 where="--with",
             )
     return modifiers, training
+
+
+def warn_of_lost_zeros(student: Loaded, modifiers: Sequence[Picked]) -> None:
+    """Say before a training of a sparse model that it will not be sparse afterwards."""
+    from compressor.model.layers import encoder_linears
+    from compressor.model.masks import sparsity_of
+
+    trained = {
+        name: module
+        for name, module in encoder_linears(student.model).items()
+        if module.weight.requires_grad
+    }
+    sparsity = sparsity_of(trained)
+    if sparsity >= LOOKS_SPARSE and not _marked(modifiers, "KEEPS_ZEROS"):
+        console.warn(
+            f"{sparsity:.0%} of the layers' weights are zeros, and training fills them; "
+            "--with lock_sparsity keeps them"
+        )
 
 
 def _marked(modifiers: Sequence[Picked], mark: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.commands.feeds import feeds_of, own_feed, rows_folder
 from compressor.commands.job import Job
+from compressor.commands.objectives import warn_of_lost_zeros
 from compressor.commands.options import DataOptions
 from compressor.commands.slots import Picked
 from compressor.commands.teachers import reads_own_tokens, refuse_misfit
@@ -160,6 +161,7 @@ def train_model(
     for teacher, _ in teachers:
         refuse_misfit(teacher, student)
     own = [reads_own_tokens(one, student, objectives, dataset.task) for one, _ in teachers]
+    warn_of_lost_zeros(student, modifiers)
     accelerator = make_accelerator(training, job.shared.device)
     state = StateFolder(job.target, bound_to(job, keeping))
     if accelerator.is_main_process:

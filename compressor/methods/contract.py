@@ -19,7 +19,8 @@ must have a single class; perhaps `TASKS`, the only tasks that it serves, and a 
 of its options, how text is masked in training |
 | modifier | `class Modifier(options, context)` with any of the hooks of `ModifierHooks`; \
 `CHANGES_SHAPE = True` where it leaves other shapes, `QUANTIZES = True` where it leaves integers, \
-`COUNTS_ZEROS = True` where it promises a share of zeros, \
+`COUNTS_ZEROS = True` where it promises a share of zeros, `KEEPS_ZEROS = True` where it holds \
+those that are there, \
 `MIXES_LABELS = True` where it makes rows of several classes, `NEEDS_HELD_OUT = True` where it \
 chooses by validation rows; perhaps `TASKS` |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \

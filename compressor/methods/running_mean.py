@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from compressor.methods.contract import Context
 from compressor.model.inputs import fed
+from compressor.model.masks import SPARSE
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-SPARSE = 0.01  # share of zeros from which a matrix has a pattern that counts
 
 
 def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -13,7 +13,8 @@ column of ones, G = X^T X and e a hundredth of its mean diagonal,
 
     (G + e I) D = X^T (b - A 1)
 
-one linear system per map.
+one linear system per map. Zeros of a sparse map stay zeros: each of its outputs has a system of its
+own then, of the inputs that it listens to.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from compressor.checkpoint.pruned import Parts, parts_of
 from compressor.methods.contract import Batch
 from compressor.model.inputs import fed
 from compressor.model.layers import only_stack
+from compressor.model.masks import living
 from compressor.model.pruned import widths_of
 
 if TYPE_CHECKING:
@@ -236,11 +238,31 @@ def refit(
         gram = gram + (inputs.T @ inputs).double()  # [inputs (+ 1), inputs (+ 1)]
         right = right + (inputs.T @ gap).double()  # [inputs (+ 1), hidden]
     ridge = RIDGE * gram.diagonal().mean().clamp(min=1e-12)
-    change = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), right)
+    change = _change(gram + ridge * torch.eye(len(gram)).to(gram), right, living(output.weight))
     change = change.to(output.weight)
     output.weight += change[: output.weight.shape[1]].T
     if output.bias is not None:
         output.bias += change[-1]
+
+
+def _change(gram: torch.Tensor, right: torch.Tensor, alive: torch.Tensor | None) -> torch.Tensor:
+    """Solve gram D = right for D [inputs (+ 1), hidden], of what is alive alone.
+
+    Args:
+        gram: [inputs (+ 1), inputs (+ 1)], the last one the bias where there is one.
+        right: [inputs (+ 1), hidden].
+        alive: [hidden, inputs], True where the map's weight may change; None for everywhere.
+    """
+    import torch
+
+    if alive is None:
+        return torch.linalg.solve(gram, right)
+    change = torch.zeros_like(right)
+    bias = range(alive.shape[1], len(gram))
+    for row, listens in enumerate(alive):
+        own = torch.tensor([*listens.nonzero().flatten().tolist(), *bias], device=gram.device)
+        change[own, row] = torch.linalg.solve(gram[own][:, own], right[own, row])
+    return change
 
 
 def by_unit(

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from compressor.model.masks import living
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     Direction = dict[str, torch.Tensor]
 
 TINY = 1e-10
-SPARSE = 0.01  # share of zeros from which a matrix's zeros are held
 
 
 def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -40,15 +41,9 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters())
 
 
-def _held(weight: torch.Tensor) -> torch.Tensor | None:
-    """Where a sparse matrix may move; None where it may move anywhere."""
-    living = weight != 0
-    return living if living.float().mean() < 1 - SPARSE else None
-
-
 def _alive(model: nn.Module, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """One value a parameter, without what would move a sparse matrix's zeros."""
-    held = [_held(w.detach()) if w.dim() > 1 else None for w in weights_of(model).values()]
+    held = [living(w.detach()) if w.dim() > 1 else None for w in weights_of(model).values()]
     return [v if keep is None else v * keep for v, keep in zip(values, held, strict=True)]
 
 
@@ -77,8 +72,8 @@ def random_direction(model: nn.Module, seed: int) -> Direction:
     for name, parameter in weights_of(model).items():
         weight = parameter.detach()
         direction = torch.randn(weight.shape, generator=draw).to(weight)
-        living = _held(weight) if weight.dim() > 1 else None
-        made[name] = normalised(weight, direction if living is None else direction * living)
+        alive = living(weight) if weight.dim() > 1 else None
+        made[name] = normalised(weight, direction if alive is None else direction * alive)
     return made
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Pattern = tuple[int, int]
 
+SPARSE = 0.01  # share of zeros from which a matrix has a pattern that counts
+
 
 def parse_pattern(pattern: str) -> Pattern | None:
     """`2:4` as (2, 4); None for `unstructured`.
@@ -156,6 +158,12 @@ def zero_pattern(modules: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tens
     return {name: mask for name, mask in masks.items() if not mask.all()}
 
 
+def living(weight: torch.Tensor) -> torch.Tensor | None:
+    """Where a sparse matrix may change, a mask of its shape; None where it may change anywhere."""
+    alive = weight != 0
+    return alive if alive.float().mean() < 1 - SPARSE else None
+
+
 def silence_gradients(
     modules: Mapping[str, torch.nn.Module], masks: Callable[[], Mapping[str, torch.Tensor]]
 ) -> None:
@@ -169,11 +177,11 @@ def silence_gradients(
     """
 
     def silencing(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        def living(gradient: torch.Tensor) -> torch.Tensor:
+        def silenced(gradient: torch.Tensor) -> torch.Tensor:
             mask = masks().get(name)
             return gradient if mask is None else gradient.masked_fill(~mask, 0.0)
 
-        return living
+        return silenced
 
     for name, module in modules.items():
         if module.weight.requires_grad:

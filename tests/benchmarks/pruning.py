@@ -14,9 +14,9 @@ alone. Also two of every four, at once.
 `recovery`: 50 and 65 % of them removed, by the Fisher search, before and after EPOCHS of training
 with the teacher's answers, and by CoFi within EPOCHS.
 `transfer`: a masked language model, trained on TEXT for --text-epochs, loses 85 and 90 % of its
-weights while it is trained for as many more (Prune Once for All), or at once; all are then fitted
-to the task for EPOCHS with their zeros locked. There is one language model of a kind, kept beside
-TEXT, for all tasks and seeds: pruned once.
+weights while it is trained for --prune-epochs more (Prune Once for All), or at once; all are then
+fitted to the task for EPOCHS with their zeros locked. There is one language model of a kind, kept
+beside TEXT, for all tasks and seeds: pruned once.
 
 DATA, the rows that are held out and the teachers are those of `distillation_ablation.py`, which
 may share FOLDER. With --choose the scored rows are the held-out training rows: options are chosen
@@ -63,11 +63,11 @@ GRADUAL = (
 STRATEGIES = ("top", "bottom", "alternate-even", "symmetric", "contribution")
 UNITS = ("fisher", "michel", "magnitude", "random")
 
-READ = "--task masked-lm --lr 5e-4 --warmup 0.01 --keep last {text}"
-WORDS = f"finetune {MODEL} {READ}"
+READ = "--task masked-lm --batch-size 64 --lr 5e-4 --warmup 0.01 --keep last --data {text}"
+WORDS = f"finetune {MODEL} {READ} --epochs {{text_epochs}}"
 ONCE_FOR_ALL = (
     "prune {last} --method gmp --prune-end 0.5 --rewind --teacher {last} "
-    f"--objective soft_labels --temperature 2 --hard-weight 0.5 {READ}"
+    f"--objective soft_labels --temperature 2 --hard-weight 0.5 {READ} --epochs {{prune_epochs}}"
 )
 FITTED = "distill {teacher} --student {last} --method soft_labels --temperature 2 --hard-weight 0.5"
 
@@ -141,17 +141,22 @@ def transfer(train: str, epochs: float) -> Ways:
     return ways
 
 
-def score(folder: Path, commands: list[str], seed: int, data: str, text: str) -> float:
-    """Accuracy at the end of one way's commands; `text` are the flags of those that read."""
+def _filled(command: str, values: dict[str, str]) -> str:
+    for name, value in values.items():
+        command = command.replace(name, value)
+    return command
+
+
+def score(folder: Path, commands: list[str], seed: int, data: str) -> float:
+    """Accuracy at the end of one way's commands."""
     teacher = last = folder / f"teacher-{seed}"
     for number, command in enumerate(commands):
         # Ways that begin alike share what they begin with.
         begun = hashlib.sha256(" | ".join(commands[: number + 1]).encode()).hexdigest()[:12]
         target = folder / f"{begun}-{data}-{seed}"
-        words = command.format(teacher=teacher, last=last, text=text).split()
+        words = command.format(teacher=teacher, last=last).split()
         if "masked-lm" in words:
-            reading = hashlib.sha256(f"{begun} {text}".encode()).hexdigest()[:12]
-            target = Path(text.split()[1]).with_name(f"words-{reading}")
+            target = Path(words[words.index("--data") + 1]).with_name(f"words-{begun}")
         else:
             words += ["--data", str(folder / data), "--seed", str(seed)]
         words += ["-o", str(target)]
@@ -182,7 +187,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--text", type=Path, help="folder of texts; DATA's own if absent")
     parser.add_argument("--text-epochs", type=float, default=10)
-    parser.add_argument("--text-flags", default="", help="more for all commands that read TEXT")
+    parser.add_argument("--prune-epochs", type=float, default=10)
     parser.add_argument("--lr", default="2e-4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--choose", action="store_true", help="score held-out training rows")
@@ -201,9 +206,12 @@ def main() -> None:
         (folder / data / "train.jsonl").write_bytes((folder / "data/train.jsonl").read_bytes())
         (folder / data / "validation.jsonl").write_text("\n".join(lines[::10]) + "\n")
     train = f"--epochs {given.epochs:g} --lr {given.lr} --keep last"
-    text = f"--data {given.text or folder / 'data'} --epochs {given.text_epochs:g}"
-    text = f"{text} {given.text_flags}".strip()
     ways = tables[given.table](train, given.epochs)
+    if given.table == "transfer":
+        read = {"{text}": str(given.text or folder / "data")}
+        read |= {"{text_epochs}": f"{given.text_epochs:g}"}
+        read |= {"{prune_epochs}": f"{given.prune_epochs:g}"}
+        ways = {name: [_filled(each, read) for each in way] for name, way in ways.items()}
     ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
     ways = {
         f"{name} {flags}".strip(): [f"{first} {flags}", *more]
@@ -215,7 +223,7 @@ def main() -> None:
         if given.choose:  # scored by what leaves the teacher as it is
             ways = {"teacher": ["prune {teacher} --method magnitude --sparsity 0"], **ways}
         jobs = [(name, seed) for name in ways for seed in seeds]
-        scores = pool.map(lambda job: score(folder, ways[job[0]], job[1], data, text), jobs)
+        scores = pool.map(lambda job: score(folder, ways[job[0]], job[1], data), jobs)
         found = dict(zip(jobs, scores, strict=True))
     teachers = [
         found["teacher", seed] if given.choose else accuracy(folder / f"teacher-{seed}")

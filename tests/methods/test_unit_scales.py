@@ -107,6 +107,19 @@ def test_new_weights_come_closer_than_factors():
     assert (gaps["refit"] < gaps["rescale"]).all()
 
 
+@pytest.mark.parametrize("how", ["rescale", "refit"])
+def test_zeros_of_a_sparse_model_stay_and_the_rest_comes_closer(how):
+    full = tiny.model("bert", head="AutoModel", num_hidden_layers=2)
+    tiny.prune_smallest(full, 0.6)
+    cut = copy.deepcopy(full)
+    remove_units(cut, [[0, 2, 3]] * 2, [list(range(0, 64, 2))] * 2)
+    zeros = {name: p == 0 for name, p in cut.named_parameters() if p.dim() > 1}
+    before = (hidden(full) - hidden(cut)).square().mean()
+    repair(cut, only_stack(full)[1], [batch()], how)
+    assert all(torch.equal(dict(cut.named_parameters())[n] == 0, gone) for n, gone in zeros.items())
+    assert (hidden(full) - hidden(cut)).square().mean() < before
+
+
 def test_a_sum_of_removed_inputs_goes_to_the_bias_and_their_twins():
     """A neuron that always gives 1 is the bias's; one that copies another is its twin's."""
     full = tiny.model("bert", head="AutoModel", num_hidden_layers=1, hidden_act="relu")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import torch
 
 VERBS = ("prune",)
-COUNTS_ZEROS = True
+COUNTS_ZEROS = KEEPS_ZEROS = True
 
 
 @dataclass(frozen=True)

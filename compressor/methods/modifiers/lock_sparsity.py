@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 VERBS = ()
+KEEPS_ZEROS = True
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ to drop:
         c_l = mean over rows of cos(h^(l-1), h^l)      h^0 the embeddings' output
 
 with h the first token's state. Ours: h may be the mean over a row's tokens (for sentence encoders)
-or every token by itself (for decoders). The paper drops from the pre-trained model and fine-tunes
-afterwards; dropping from a fine-tuned model without training it again loses far more.
+or every token by itself (for decoders, whose first token sees nothing but itself), taken where the
+layers meet: what a model shows as its last hidden state may have passed a norm. The paper drops
+from the pre-trained model and fine-tunes afterwards; dropping from a fine-tuned model without
+training it again loses far more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +31,14 @@ from compressor.methods.contract import Batch
 from compressor.methods.features import real_tokens
 from compressor.methods.option import option, refuse_idle
 from compressor.model.fewer_layers import keeping_layers, stack_of
+from compressor.model.inputs import fed
 from compressor.model.layers import only_stack
 from compressor.model.rewrite import Rewriting
 from compressor.model.surgery import keep_layers
-from compressor.model.views import HIDDEN, look
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
     from compressor.checkpoint.folder import Checkpoint
@@ -61,9 +65,10 @@ class Options:
         source="0.95, 0.925 and 0.9 in the paper",
     )
     pool: str = option(
-        "first",
-        "contribution: compare the first token, the mean over a row's tokens, or every token",
-        choices=("first", "mean", "tokens"),
+        "auto",
+        "contribution: compare the first token, the mean over a row's tokens, or every token; auto "
+        "takes every token of a decoder, the mean of a model without a head, the first of others",
+        choices=("auto", "first", "mean", "tokens"),
         source="the paper",
     )
     samples: int = option(512, "contribution: rows to compare on", low=1)
@@ -72,7 +77,7 @@ class Options:
         if self.drop_layers:
             refuse_idle(self, ("drop", "strategy"), "with --drop-layers, which names them")
         compared = (self.similarity_threshold, self.pool, self.samples)
-        if compared != (1.0, "first", 512) and not needs_data(self):
+        if compared != (1.0, "auto", 512) and not needs_data(self):
             raise UsageError(
                 "--similarity-threshold, --pool and --samples belong to --strategy contribution"
             )
@@ -147,10 +152,44 @@ def similarities(
     return cosines.sum(-1), cosines.shape[-1]
 
 
+@contextmanager
+def _between_layers(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """What enters each layer, [batch, length, width], then what leaves the last one."""
+    states: list[torch.Tensor] = []
+
+    def enters(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states.append(arguments[0] if arguments else named["hidden_states"])
+
+    def leaves(_: nn.Module, arguments: Any, output: Any) -> None:
+        states.append(output[0] if isinstance(output, tuple) else output)
+
+    stack = only_stack(model)[1]
+    handles = [layer.register_forward_pre_hook(enters, with_kwargs=True) for layer in stack]
+    handles.append(stack[-1].register_forward_hook(leaves))
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pool_of(model: PreTrainedModel, task: str | None) -> str:
+    """Whose states `--pool auto` compares: "first", "mean" or "tokens"."""
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        return "tokens"
+    return "first" if task else "mean"
+
+
 def contributions(
-    model: PreTrainedModel, batches: Iterable[Batch], options: Options
+    model: PreTrainedModel, batches: Iterable[Batch], pool: str, samples: int
 ) -> list[float]:
     """c_l of every layer over the first `samples` rows.
+
+    Args:
+        model: whose layers are compared.
+        batches: rows as the model takes them.
+        pool: "first", "mean" or "tokens".
+        samples: how many rows at most.
 
     Raises:
         InputError: there are no rows.
@@ -160,13 +199,12 @@ def contributions(
     device = next(model.parameters()).device
     total, count, rows = 0.0, 0, 0
     for batch in batches:
-        inputs = {name: value[: options.samples - rows].to(device) for name, value in batch.items()}
-        with torch.inference_mode():
-            seen = look(model.eval(), inputs, frozenset({HIDDEN}), bare=model)
-        mask = real_tokens(inputs, seen.hidden[-1])
-        summed, compared = similarities(seen.hidden, mask, options.pool)
+        inputs = {name: value[: samples - rows].to(device) for name, value in batch.items()}
+        with torch.inference_mode(), _between_layers(model) as states:
+            model.eval()(**fed(model, inputs))
+        summed, compared = similarities(states, real_tokens(inputs, states[-1]), pool)
         total, count, rows = total + summed.cpu(), count + compared, rows + len(inputs["rows"])
-        if rows == options.samples:
+        if rows == samples:
             break
     if not count:
         raise InputError("what a layer contributes is measured on rows, and there are none")
@@ -240,13 +278,14 @@ def rewrite(checkpoint: Checkpoint, options: Options) -> Rewriting | None:
 def apply(loaded: Loaded, batches: Iterable[Batch] | None, options: Options) -> dict[str, Any]:
     """Drop what contributes least, in place; the facts hold the map new <- old."""
     depth = len(only_stack(loaded.model)[1])
-    similarity = contributions(loaded.model, batches or (), options)
+    pool = options.pool if options.pool != "auto" else pool_of(loaded.model, loaded.task)
+    similarity = contributions(loaded.model, batches or (), pool, options.samples)
     drop = options.drop or max(1, depth // 2)
     gone = most_alike(similarity, drop, options.similarity_threshold)
     kept = [index for index in range(depth) if index not in gone]
     keep_layers(loaded.model, kept)
     shown = [round(value, 4) for value in similarity]
-    return {**_map(kept, gone), "similarity": shown}
+    return {**_map(kept, gone), "similarity": shown, "pool": pool}
 
 
 def _map(kept: list[int], gone: list[int]) -> dict[str, list[int]]:

@@ -100,15 +100,27 @@ def test_the_pattern_survives_a_round_trip_of_the_state():
 
 
 @pytest.mark.parametrize("verb", ["finetune sparse", "distill teacher --student sparse"])
-def test_on_disk_and_under_every_training_verb(workshop, tmp_path, monkeypatch, verb):
+def test_on_disk_and_under_every_training_verb(workshop, tmp_path, monkeypatch, capsys, verb):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "teacher").symlink_to(workshop / "teacher")
     assert run("prune teacher --method magnitude --sparsity 0.85 -o sparse".split()) == 0
     training = f"--data {workshop}/data --epochs 2 --lr 1e-3 --weight-decay 0.1 -o out"
     assert run(f"{verb} --with lock_sparsity {training}".split()) == 0
+    assert "training fills them" not in capsys.readouterr().err
     before, after = (load_file(name + "/model.safetensors") for name in ("sparse", "out"))
     held = [name for name, value in before.items() if (value == 0).float().mean() > 0.5]
     assert len(held) == 4 * 6
     for name in held:
         assert torch.equal(before[name] == 0, after[name] == 0), name
         assert not torch.equal(before[name], after[name])
+
+
+def test_a_training_that_fills_the_zeros_says_so_first(workshop, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run(f"prune {workshop}/teacher --method magnitude --sparsity 0.85 -o sparse".split()) == 0
+    )
+    assert run(f"finetune sparse --data {workshop}/data --max-steps 1 -o out".split()) == 0
+    said = capsys.readouterr().err
+    assert "85% of the layers' weights are zeros" in said
+    assert "--with lock_sparsity keeps them" in said

@@ -90,6 +90,26 @@ def test_plain_reload_gives_what_the_model_without_the_layers_gives(family, tmp_
         assert torch.equal(model(**inputs).logits, again.eval()(**inputs).logits)
 
 
+def test_lists_of_a_config_that_go_by_layer_follow():
+    config = transformers.SmolLM3Config(
+        vocab_size=99,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    model = transformers.SmolLM3ForCausalLM(config).eval()
+    keep_layers(model, [0, 3, 5])
+    again = transformers.SmolLM3ForCausalLM(model.config).eval()
+    again.load_state_dict(model.state_dict())
+    inputs = probe_inputs(model)
+    with torch.inference_mode():
+        assert torch.equal(model(**inputs).logits, again(**inputs).logits)
+    assert len(model.config.no_rope_layers) == 3
+
+
 @pytest.mark.parametrize(("family", "why"), [("albert", "shares its layers"), ("t5", "2 stacks")])
 def test_families_without_layers_of_their_own_are_refused_by_name(family, why, tmp_path):
     with pytest.raises(InputError, match=f"a {family} model .*{why}"):
@@ -151,17 +171,33 @@ def test_a_threshold_that_leaves_all_or_nothing_is_refused(threshold):
         layer_drop.most_alike([0.7, 0.99], 1, threshold)
 
 
-def test_a_layer_that_does_nothing_is_dropped_first():
+@pytest.mark.parametrize("position", [0, 2, 3])
+def test_a_layer_that_does_nothing_is_dropped_first(position):
     model = tiny.model("llama", num_hidden_layers=4)
-    idle = model.model.layers[2]
+    idle = model.model.layers[position]
     for module in (idle.self_attn.o_proj, idle.mlp.down_proj):
         torch.nn.init.zeros_(module.weight)
+    torch.nn.init.uniform_(model.model.norm.weight)  # what follows the last layer is no part of it
     batch = probe_inputs(model) | {"rows": torch.arange(2)}
-    options = layer_drop.Options(drop=1, strategy="contribution", pool="tokens")
-    facts = layer_drop.apply(SimpleNamespace(model=model), [batch], options)
-    assert facts["dropped_layers"] == [2]
-    assert facts["similarity"][2] == 1.0
-    assert all(value < 1 for value in facts["similarity"][:2])
+    options = layer_drop.Options(drop=1, strategy="contribution")
+    loaded = SimpleNamespace(model=model, task="text-classification")
+    facts = layer_drop.apply(loaded, [batch], options)
+    assert facts["dropped_layers"] == [position]
+    assert facts["similarity"].count(1.0) == 1
+    assert facts["pool"] == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "expected"),
+    [
+        ("bert", "text-classification", "first"),
+        ("bert", None, "mean"),
+        ("gpt2", "text-classification", "tokens"),
+        ("llama", None, "tokens"),
+    ],
+)
+def test_what_is_compared_where_nobody_says(family, task, expected):
+    assert layer_drop.pool_of(tiny.model(family), task) == expected
 
 
 def test_options_of_the_contribution_are_refused_elsewhere():
