@@ -90,6 +90,15 @@ def test_plain_reload_gives_what_the_model_without_the_layers_gives(family, tmp_
         assert torch.equal(model(**inputs).logits, again.eval()(**inputs).logits)
 
 
+def test_every_layer_of_minilm_has_1774464_parameters():
+    sizes = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+    with torch.device("meta"):
+        model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=6, **sizes))
+    before = model.num_parameters()
+    keep_layers(model, [0, 2, 4])
+    assert before - model.num_parameters() == 3 * 1_774_464
+
+
 def test_lists_of_a_config_that_go_by_layer_follow():
     config = transformers.SmolLM3Config(
         vocab_size=99,
