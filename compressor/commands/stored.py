@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ class StoredBaseline:
     def name(self) -> str:
         """How reports call it."""
         return self.model["name"]
+
+    def apart_from(self, names: Collection[str]) -> StoredBaseline:
+        """The same under a name that none of the models measured beside it has."""
+        name = self.name
+        while name in names:
+            name = f"{name} (stored)"
+        return replace(self, model={**self.model, "name": name})
 
 
 def read_report(file: Path) -> dict[str, Any]:

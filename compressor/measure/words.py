@@ -25,11 +25,15 @@ POINTS = "points"
 
 
 def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with its parent's where two are alike."""
-    return [
-        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    """Each folder's name, with as many of the folders above it as tell it from the others."""
+    above = [folder.resolve().parent.parts[1:] for folder in folders]
+    found = list(names)
+    for depth in range(1, max(map(len, above), default=0) + 1):
+        found = [
+            name if found.count(name) == 1 else "/".join([*parents[-depth:], own])
+            for name, own, parents in zip(found, names, above, strict=True)
+        ]
+    return found
 
 
 def metric_name(metric: str) -> str:
