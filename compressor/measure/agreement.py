@@ -57,6 +57,10 @@ def _machine(entry: Entry) -> str:
     return f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
 
 
+def _counts(numbers: Sequence[int]) -> str:
+    return words.listed([f"{number:,}" for number in numbers])
+
+
 def _shapes(entry: Entry) -> str:
     return ", ".join(f"{batch}x{length}" for batch, length in entry["shapes"])
 
@@ -69,6 +73,7 @@ ROWS = (
 )
 FACTS = (
     *ROWS,
+    Fact("tokens scored", "tokens", _plain(lambda entry: _counts(entry["tokens"])), SCORES),
     Fact("baselines", "baseline", _baseline, ("drop", "compression_ratio", "speedup")),
     Fact("machines", "shapes", _plain(_machine), TIMES),
     Fact("threads", "shapes", _plain(lambda entry: entry["machine"]["threads"]), TIMES),

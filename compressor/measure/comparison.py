@@ -82,6 +82,9 @@ def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "data_hash": _get(report, str, "task", "data_hash"),
         "split": _get(report, str, "task", "split"),
         "max_length": _get(report, int, "task", "max_length"),
+        "tokens": sorted(
+            {n for m in report["models"] if type(n := (m["accuracy"] or {}).get("tokens")) is int}
+        ),
         "shapes": [[row["batch"], row["length"]] for row in reference["latency"]],
         "baseline": report["baseline"],
         "findings": [*report["findings"], *refused],

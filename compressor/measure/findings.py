@@ -12,6 +12,7 @@ from typing import Any
 
 from compressor.measure import words
 from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.paired import same_tokens
 
 Model = Mapping[str, Any]
 
@@ -36,6 +37,7 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
         judged = not broken and model["drop"] is not None and model["accuracy"]["low"] is not None
         if judged and not _holds(model, reference):
             losers.append(model)
+    problems += _other_tokens(models, reference)
     problems += _lost_accuracy(losers, reference, unit)
     for model in models:
         if model is not reference:
@@ -167,6 +169,25 @@ def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
     return [
         f"{model['name']} answers {label!r} for every one of {sum(counts)} rows "
         f"({words.metric_name(metric)} {words.metric_text(metric, value)})."
+    ]
+
+
+def _other_tokens(models: Sequence[Model], reference: Model) -> list[str]:
+    """One sentence on perplexities over other tokens than the baseline's."""
+
+    def named(model: Model) -> str:
+        tokens = model["accuracy"].get("tokens")
+        return f"{model['name']} ({f'{tokens:,} tokens' if tokens else 'tokens not recorded'})"
+
+    scored = [m for m in models if m["accuracy"] and m["accuracy"]["value"] is not None]
+    others = [m for m in scored if not same_tokens(m["accuracy"], reference["accuracy"])]
+    if reference not in scored or not others:
+        return []
+    metric = words.metric_name(reference["accuracy"]["metric"])
+    each = words.listed([named(model) for model in others])
+    return [
+        f"The {metric} of {each} cannot be compared with that of {named(reference)}: another "
+        "tokenizer cuts the same rows into other tokens."
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from compressor.errors import InputError, UsageError
 from compressor.measure import words
+from compressor.measure.paired import same_tokens
 from compressor.measure.report import drop_between, first_shape, model_named, p50_at
 
 Model = Mapping[str, Any]
@@ -155,6 +156,12 @@ def _accuracy_value(gate: str, model: Model, reference: Model) -> float | None:
         )
     if model["accuracy"]["value"] is None:
         return None
+    if not same_tokens(model["accuracy"], reference["accuracy"]):
+        raise _unjudged(
+            gate,
+            f"{metric} of {model['name']} is over other tokens than that of {reference['name']}",
+            "compare models of one tokenizer, or leave this gate out",
+        )
     value = model["drop" if gate == "max_drop" else "retention"]
     if value is None:
         raise _unjudged(

@@ -17,6 +17,7 @@ from compressor.errors import InputError
 from compressor.measure import words
 from compressor.measure.findings import find_problems, summarise
 from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.paired import same_tokens
 from compressor.measure.schema import SCHEMA, SIZES, validate_report
 from compressor.measure.speed import speedups
 
@@ -219,7 +220,8 @@ def _retention_and_drop(
 ) -> tuple[float | None, float | None]:
     """Metric / baseline metric, and what was lost: points, or per cent where nothing bounds it.
 
-    Where lower is better retention is turned over, so that 1 is "as good" and less is worse.
+    Where lower is better retention is turned over, so that 1 is "as good" and less is worse. Both
+    are None for perplexities over the tokens of different tokenizers.
     """
     if not accuracy or not base or accuracy["value"] is None or base["value"] is None:
         return None, None
@@ -228,6 +230,8 @@ def _retention_and_drop(
         raise InputError(
             f"the models were scored by different metrics: {accuracy['metric']}, {base['metric']}"
         )
+    if not same_tokens(accuracy, base):
+        return None, None
     drop = drop_between(base["metric"], own, theirs)
     if base["metric"] in LOWER_IS_BETTER:
         return (theirs / own if own > 0 else None), drop
@@ -249,7 +253,7 @@ def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[
 
     def accuracy(model: Model) -> float | None:
         value = (model["accuracy"] or {}).get("value")
-        if value is None:
+        if value is None or not same_tokens(model["accuracy"], reference["accuracy"]):
             return None
         return value if model["accuracy"]["metric"] in LOWER_IS_BETTER else -value
 

@@ -22,6 +22,7 @@ _ACCURACY = {
     "n": int,
     "low": _NUMBER_OR_NULL,
     "high": _NUMBER_OR_NULL,
+    "tokens?": (int, None),  # of a language model those that were scored
 }
 
 _PAIRED = {
@@ -179,6 +180,7 @@ _COMPARISON = {
             "data_hash": (str, None),
             "split": (str, None),
             "max_length": (int, None),
+            "tokens": [int],  # scored, each number once; none but of language models
             "shapes": [[int]],  # batch and length
             "baseline": str,
             "findings": [str],

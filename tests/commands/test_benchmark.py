@@ -231,6 +231,37 @@ def test_a_folder_given_twice_is_refused_at_once(here, tmp_path, capsys):
     assert go("benchmark", here / "teacher", "--baseline", here / "teacher", "--dry-run") == 0
 
 
+def test_perplexities_over_other_tokens_are_not_compared_and_no_gate_judges_them(
+    here, tmp_path, capsys
+):
+    from tokenizers import Regex, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    for name in ("words", "letters"):
+        tiny.checkpoint(tmp_path / name, "gpt2", head="AutoModelForCausalLM", labels=None)
+    core = tiny.tokenizer().backend_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("[a-z]"), "isolated")
+    letters = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]")
+    letters.save_pretrained(tmp_path / "letters")
+    words = ["letters", "--baseline", "words", "--data", here / "data", "--task", "causal-lm"]
+    assert go("benchmark", *words, *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    own = report["models"][1]
+    assert own["accuracy"]["tokens"] > report["models"][0]["accuracy"]["tokens"] > 0
+    assert (own["drop"], own["retention"], own["compression_to_accuracy"]) == (None, None, None)
+    assert own["paired"] is None
+    assert not own["pareto"]
+    assert "another tokenizer cuts the same rows into other tokens" in report["findings"][0]
+    assert report["summary"].startswith("No candidate has an accuracy that can be compared")
+    for gate in ("--max-drop", "--min-retention"):
+        capsys.readouterr()
+        assert go("benchmark", *words, *QUICK, gate, 1, "-o", "gated") == 3
+        assert f"{gate} cannot be judged: perplexity of letters" in capsys.readouterr().err
+    words[2] = "report"  # the stored report remembers its tokens
+    assert go("benchmark", *words, *QUICK, "-o", "again") == 0
+    assert report_of(tmp_path / "again")["models"][1]["drop"] is None
+
+
 def test_two_reports_of_one_teacher_are_compared(here, tmp_path, capsys):
     for name, seed in (("first", 1), ("second", 2)):
         words = [here / "onnx", "--data", here / "data", *QUICK, "--seed", seed]

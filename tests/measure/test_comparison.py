@@ -101,6 +101,18 @@ def test_other_metrics_and_shapes_are_differences():
     assert (rows[0][-1], rows[-1][-1]) == ("12.0 (1x32)", "9.00 (1x128)")
 
 
+def test_perplexities_over_other_tokens_are_a_difference():
+    reports = []
+    for tokens in (1000, 4000):
+        models = two_models()
+        for model in models:
+            model["accuracy"] = accuracy(10.0, "perplexity", tokens=tokens)
+        reports.append(stored(models))
+    found = compare(a=reports[0], b=reports[1])
+    assert "The tokens scored differ (a: 1,000; b: 4,000)" in notes(found)
+    assert "accuracy" not in found["comparable"]
+
+
 def test_three_reports_are_grouped_by_what_they_agree_in():
     found = compare(a=stored(), b=stored(threads=4), c=stored())
     assert "(a and c: 2; b: 4)" in notes(found)

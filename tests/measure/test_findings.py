@@ -166,3 +166,15 @@ def test_the_summary_speaks_of_what_was_measured(machine, make):
     assert summary(scored, same).endswith("and keeps its accuracy (90.0 to 90.0).")
     better = make.measured("b", 30, 3.0, 0.91)
     assert summary(scored, better).endswith("and gains 1.0 points of accuracy (90.0 to 91.0).")
+
+
+def test_perplexities_over_other_tokens_are_named(machine, make):
+    models = [make.measured(name, 90, 9.0) for name in "abc"]
+    for model, tokens in zip(models, (1000, 1000, 4000), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    assert findings(machine, models) == [
+        "The perplexity of c (4,000 tokens) cannot be compared with that of a (1,000 tokens): "
+        "another tokenizer cuts the same rows into other tokens."
+    ]
+    report = build_report(machine, {"name": "causal-lm"}, "a", models, "", 0)
+    assert best_candidate(report)["name"] == "b"

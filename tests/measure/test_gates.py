@@ -98,6 +98,15 @@ def test_a_baseline_without_a_metric_cannot_be_judged_against(machine, make):
         check(built(machine, models), Gates(min_retention=1))
 
 
+def test_perplexities_over_other_tokens_cannot_be_judged(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 5.0)]
+    for model, tokens in zip(models, (1000, 4000), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    for limits in ({"max_drop": 50}, {"min_retention": 0.1}):
+        with pytest.raises(InputError, match="perplexity of b is over other tokens than that of a"):
+            check(built(machine, models), Gates(**limits))
+
+
 def test_a_baseline_alone_is_nothing_to_judge(machine, make):
     report = built(machine, [make.measured("a", 90, 9.0)])
     with pytest.raises(InputError, match="--min-speedup has nothing to judge"):

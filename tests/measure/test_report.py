@@ -90,6 +90,16 @@ def test_perplexity_counts_a_relative_loss_and_turns_retention_over(machine, mak
     assert found["models"][1]["compression_to_accuracy"] == pytest.approx(3.2)
 
 
+def test_perplexities_over_other_tokens_have_no_drop_and_no_place_on_the_front(machine, make):
+    models = [make.measured(name, 40, 2.0) for name in "abc"]
+    for model, tokens in zip(models, (1000, 4000, None), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    for model in built(machine, models, {"name": "causal-lm"})["models"][1:]:
+        assert (model["drop"], model["retention"]) == (None, None)
+        assert model["compression_to_accuracy"] is None
+        assert not model["pareto"]
+
+
 def test_pareto_set_over_accuracy_latency_and_disk(report):
     assert report["pareto_axes"] == ["accuracy", "latency", "disk"]
     marks = {model["name"]: model["pareto"] for model in report["models"]}
