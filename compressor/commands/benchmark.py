@@ -22,7 +22,12 @@ from compressor.commands.landscape import landscapes, refuse_flat
 from compressor.commands.measure_options import MeasureOptions, shapes_for
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
-from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
+from compressor.commands.stored import (
+    StoredBaseline,
+    columns_of,
+    refuse_other_rows,
+    stored_baseline,
+)
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.domains import domains_of
 from compressor.data.splits import refuse_overlap, split_for_evaluation
@@ -244,6 +249,7 @@ def _task_facts(
         "data": dataset.source.name,
         "data_hash": dataset.hash,
         "split": split,
+        "columns": columns_of(dataset),
         "labels": list(dataset.labels or ()),
         "metric": dataset.task.metric,
         "max_length": measure.max_length,
@@ -265,6 +271,8 @@ def _fingerprint(
         "models": {name: checkpoint.weights_hash for name, checkpoint in named.items()},
         "stored_baseline": stored.hash if stored else None,
         "data": dataset.hash if dataset else None,
+        "task": dataset.task.name if dataset else None,
+        "columns": columns_of(dataset) if dataset else None,
         "options": dataclasses.asdict(measure),
         "seed": shared.seed,
     }

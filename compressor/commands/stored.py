@@ -86,6 +86,11 @@ def stored_baseline(named: str) -> StoredBaseline | None:
     )
 
 
+def columns_of(dataset: Dataset) -> dict[str, Any]:
+    """The columns that rows are read from: the hash of the data covers all that there are."""
+    return {"inputs": list(dataset.text_columns), "label": dataset.label_column}
+
+
 def refuse_other_rows(
     stored: StoredBaseline, dataset: Dataset | None, split: str, max_length: int
 ) -> None:
@@ -112,6 +117,7 @@ def refuse_other_rows(
         "task": dataset.task.name,
         "data": dataset.hash,
         "split": split,
+        "columns": columns_of(dataset),
         "classes": list(dataset.labels or ()),
         "longest input": max_length,
     }
@@ -119,13 +125,14 @@ def refuse_other_rows(
         "task": stored.task["name"],
         "data": stored.task.get("data_hash"),
         "split": stored.task.get("split"),
+        "columns": stored.task.get("columns"),
         "classes": stored.task.get("labels"),
         "longest input": stored.task.get("max_length"),
     }
     for what, value in now.items():
         if value != then[what]:
             raise InputError(
-                f"the report was scored on another {what} ({then[what]}, here {value}), so its "
+                f"the report was scored otherwise ({what} {then[what]}, here {value}), so its "
                 "accuracy cannot be compared",
                 hint="name the baseline's own folder, or make the report again",
                 where=stored.where,

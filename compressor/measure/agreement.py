@@ -67,6 +67,7 @@ def _shapes(entry: Entry) -> str:
 
 ROWS = (
     Fact("data", "metric", _data, SCORES),
+    Fact("columns", "metric", _plain(lambda entry: entry["columns"]), SCORES),
     Fact("splits", "metric", _plain(lambda entry: entry["split"]), SCORES),
     Fact("metrics", "metric", _plain(lambda entry: words.metric_name(entry["metric"])), SCORES),
     Fact("longest inputs", "metric", _plain(lambda entry: entry["max_length"]), SCORES),

@@ -179,6 +179,7 @@ _COMPARISON = {
             "data": (str, None),
             "data_hash": (str, None),
             "split": (str, None),
+            "columns": (str, None),
             "max_length": (int, None),
             "tokens": [int],  # scored, each number once; none but of language models
             "shapes": [[int]],  # batch and length

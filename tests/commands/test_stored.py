@@ -64,8 +64,8 @@ def test_without_rows_sizes_are_compared(here, tmp_path, stored):
     [
         (["--min-speedup", 1], 2, "another run's"),
         (["--disagreements", "rows.jsonl"], 2, "keeps no answers"),
-        (["--split", "train"], 3, "another split"),
-        (["--max-length", 8], 3, "another longest input"),
+        (["--split", "train"], 3, "otherwise (split"),
+        (["--max-length", 8], 3, "otherwise (longest input"),
     ],
 )
 def test_what_it_cannot_answer_is_refused(here, capsys, stored, flags, code, said):
@@ -80,7 +80,24 @@ def test_other_rows_are_refused(here, tmp_path, capsys, stored):
     (tmp_path / "other/validation.jsonl").write_text("\n".join(lines[:20]))
     words = [here / "onnx", "--baseline", stored, "--data", "other", *QUICK, "-o", "report"]
     assert go("benchmark", *words) == 3
-    assert "another data" in capsys.readouterr().err
+    assert "otherwise (data" in capsys.readouterr().err
+
+
+def test_other_columns_are_refused_and_no_reason_to_reuse_a_report(here, tmp_path, capsys):
+    (tmp_path / "d").mkdir()
+    rows = [{"text": r["text"], "gold": r["label"], "noisy": "negative"} for r in tiny.rows(16)]
+    (tmp_path / "d/validation.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    words = ["benchmark", here / "teacher", "--data", "d", *QUICK, "--label-column"]
+    assert go(*words, "gold", "-o", "lab", "--reuse") == 0
+    gold = report_of(tmp_path / "lab")
+    assert gold["task"]["columns"] == {"inputs": ["text"], "label": "gold"}
+    capsys.readouterr()
+    assert go(*words, "gold", "-o", "lab", "--reuse") == 0
+    assert "already made" in capsys.readouterr().err
+    assert go(*words, "noisy", "--baseline", "lab", "-o", "x") == 3
+    assert "scored otherwise (columns" in capsys.readouterr().err
+    assert go(*words, "noisy", "-o", "lab", "--reuse", "--force") == 0
+    assert report_of(tmp_path / "lab")["task"]["columns"]["label"] == "noisy"
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])

@@ -59,6 +59,11 @@ def test_one_report_needs_no_warning():
             {"accuracy", "drop"},
         ),
         (
+            {"columns": {"inputs": ["sentence"], "label": "gold"}},
+            "The columns differ (a: sentence, label; b: sentence, gold), so accuracies and drops",
+            {"accuracy", "drop"},
+        ),
+        (
             {"max_length": 64},
             "The longest inputs differ (a: 128; b: 64)",
             {"accuracy", "drop"},
@@ -133,7 +138,7 @@ def test_weights_that_are_not_recorded_agree_with_nothing(broken):
     assert both["same_weights"] == []
 
 
-@pytest.mark.parametrize("key", ["data_hash", "split", "max_length"])
+@pytest.mark.parametrize("key", ["data_hash", "split", "columns", "max_length"])
 def test_rows_that_are_not_recorded_agree_with_nothing(key):
     reports = [stored(), stored()]
     for report in reports:
