@@ -13,6 +13,7 @@ from typing import Any
 from compressor.measure import words
 from compressor.measure.metrics import LOWER_IS_BETTER
 from compressor.measure.paired import same_tokens
+from compressor.measure.speed import speedups
 
 Model = Mapping[str, Any]
 
@@ -223,28 +224,42 @@ def _is_quantized(model: Model) -> bool:
 
 
 def _float_source(model: Model, models: Sequence[Model], reference: Model) -> Model:
-    """The float model that an int8 one was made from: the longest lineage that it continues."""
+    """The float model that an int8 one was made from: the longest lineage that it continues.
+
+    Beside a graph, a float graph stands for what it was exported from. Of several the fastest.
+    """
+    line, sources = _line(model), [(0, 0.0, reference)]
+    for other in models if _is_quantized(model) else ():
+        begun = _line(other)
+        if _is_exported(other) and other["runtime"] == model["runtime"]:
+            begun = begun[:-1]
+        known = begun not in ([], [None])
+        if known and not _is_quantized(other) and line[:-1][: len(begun)] == begun:
+            sources.append((len(begun), other["speedup"] or 0.0, other))
+    return max(sources, key=lambda each: each[:2])[2]
+
+
+def _line(model: Model) -> list[Any]:
+    """What the lineage begins with, name and hash of weights if they are known, and its steps."""
     steps = model.get("steps") or []
-    if not _is_quantized(model):
-        return reference
-    sources = [
-        other
-        for other in models
-        if not _is_quantized(other)
-        and 0 < len(other.get("steps") or []) < len(steps)
-        and steps[: len(other["steps"])] == other["steps"]
-    ]
-    return max(sources, key=lambda other: len(other["steps"]), default=reference)
+    inputs = steps[0].get("inputs") if steps else None
+    origin = inputs.get("model") if isinstance(inputs, Mapping) else None
+    return [origin, *steps] if steps else []
+
+
+def _is_exported(model: Model) -> bool:
+    steps = model.get("steps") or [{}]
+    return steps[-1].get("verb") == "export"
 
 
 def _slower(model: Model, source: Model, reference: Model) -> list[str]:
-    if model["speedup"] is None or source["speedup"] is None:
-        return []
-    ratio = model["speedup"] / source["speedup"]
-    if ratio >= SLOWER_BELOW:
+    whole, _ = speedups(model["latency"], source["latency"])
+    ratio, high = whole["speedup"], whole["high"]
+    if ratio is None or ratio >= SLOWER_BELOW or (high is not None and high >= 1):
         return []
     kind = f", {model.get('precision') or 'int8'}," if _is_quantized(model) else ""
-    what = "the baseline" if source is reference else "the float model it was made from"
+    what = "the float graph of what" if _is_exported(source) else "the float model"
+    what = "the baseline" if source is reference else f"{what} it was made from"
     times = words.times_text(1 / ratio)
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]
 

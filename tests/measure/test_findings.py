@@ -115,6 +115,51 @@ def test_an_int8_export_is_int8_and_a_float_one_is_not(machine, make):
     assert findings(machine, models)[0].startswith("out, int8 (simulated), is 1.25x slower")
 
 
+def test_an_int8_graph_slower_than_the_float_graph_beside_it(machine, make):
+    tuned = {**make.step("finetune"), "inputs": {"model": {"weights": "sha256:1"}}}
+    float_, int8 = ({**make.step("export"), "options": {"weights": w}} for w in ("fp32", "int8"))
+    quantized = make.step("quantize", "dynamic")
+
+    def found(*lineages):
+        teacher, *graphs = (
+            make.measured(name, disk, ms, 0.9, steps=steps, runtime=runtime)
+            for (name, disk, ms, runtime), steps in zip(
+                (
+                    ("teacher", 90, 12.0, "torch"),
+                    ("graph-fp32", 90, 4.0, "onnxruntime"),
+                    ("graph-int8", 24, 6.0, "onnxruntime"),
+                ),
+                lineages,
+                strict=True,
+            )
+        )
+        return findings(machine, [teacher, *graphs])
+
+    said = [
+        "graph-int8, int8, is 1.50x slower than graph-fp32, the float graph of what it was made "
+        "from."
+    ]
+    assert found([tuned], [tuned, float_], [tuned, int8]) == said
+    assert found([tuned], [tuned, float_], [tuned, quantized, int8]) == said
+    # Of a checkpoint without a lineage the weights tell which it is.
+    for step, weights in ((float_, "sha256:1"), (int8, "sha256:1")):
+        step["inputs"] = {"model": {"weights": weights}}
+    assert found([], [float_], [int8]) == said
+    int8["inputs"] = {"model": {"weights": "sha256:2"}}
+    assert found([], [float_], [int8]) == []
+
+
+def test_what_the_starts_do_not_tell_apart_is_not_slower(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 9.6)]
+    for model, starts in zip(models, ([9.0, 9.0, 9.0], [7.0, 9.6, 12.2]), strict=True):
+        for row, factor in zip(model["latency"], (1, 3, 6), strict=True):
+            row["starts_ms"] = [[ms * factor] for ms in starts]
+    assert findings(machine, models) == []
+    for row, factor in zip(models[1]["latency"], (1, 3, 6), strict=True):
+        row["starts_ms"] = [[ms * factor] for ms in (9.5, 9.6, 9.7)]
+    assert findings(machine, models) == ["b is 1.07x slower than a, the baseline."]
+
+
 def test_slower_than_the_baseline(machine, make):
     models = [make.measured("a", 90, 9.0), make.measured("b", 50, 10.0)]
     assert findings(machine, models) == ["b is 1.11x slower than a, the baseline."]
