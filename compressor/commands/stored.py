@@ -15,6 +15,18 @@ from compressor.measure.report import model_named
 from compressor.measure.schema import validate_report
 
 REPORT = "report.json"
+# What no clock and no option of the other run has a part in.
+SERVES_AGAIN = (
+    "name",
+    "path",
+    "runtime",
+    "device",
+    "precision",
+    "accuracy",
+    "size",
+    "layers",
+    "steps",
+)
 MAKE_ONE = "make one: compressor benchmark MODEL... -o FOLDER"
 
 
@@ -23,7 +35,7 @@ class StoredBaseline:
     """The baseline of a stored report.
 
     Attributes:
-        model: its entry, without what was measured on another run's clock.
+        model: what serves again of its entry, and `stored_in`, the file.
         hash: `sha256:<hex>` of the file.
         task: what it was scored on; None where it was not.
         where: the file.
@@ -76,10 +88,9 @@ def stored_baseline(named: str) -> StoredBaseline | None:
     if not named or file.suffix != ".json" or not file.is_file():
         return None
     report = read_report(file)
-    timed = ("latency", "open_ms", "first_ms", "answer_ms", "peak_memory_bytes")
     model = model_named(report["models"], report["baseline"])
     return StoredBaseline(
-        model={**{k: v for k, v in model.items() if k not in timed}, "stored_in": str(file)},
+        model={**{k: model[k] for k in SERVES_AGAIN if k in model}, "stored_in": str(file)},
         hash=file_hash(file),
         task=report["task"],
         where=str(file),

@@ -71,6 +71,7 @@ def _printable(value: Any) -> Any:
 def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """What a comparison keeps of a report."""
     reference = model_named(report["models"], report["baseline"])
+    timed = next((model["latency"] for model in report["models"] if model["latency"]), [])
     refused = [f"Refused: {describe(gate)}." for gate in report["gates"] if not gate["passed"]]
     return {
         "name": name,
@@ -86,7 +87,7 @@ def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "tokens": sorted(
             {n for m in report["models"] if type(n := (m["accuracy"] or {}).get("tokens")) is int}
         ),
-        "shapes": [[row["batch"], row["length"]] for row in reference["latency"]],
+        "shapes": [[row["batch"], row["length"]] for row in timed],
         "baseline": report["baseline"],
         "findings": [*report["findings"], *refused],
         "models": [_model(model, reference, report) for model in report["models"]],

@@ -108,6 +108,24 @@ def test_what_is_no_report_is_refused(here, tmp_path, capsys, text):
     assert "broken.json" in capsys.readouterr().err
 
 
+def test_nothing_of_the_other_runs_clock_comes_along(here, tmp_path, stored):
+    told = report_of(stored)
+    told["models"][0] |= {
+        "scaling": {"rows": [], "fit": {}},
+        "landscape": {"rho": 0.5},
+        "peak_gpu_bytes": 777,
+        "tokenise_ms": 777.0,
+    }
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    words = ["benchmark", here / "onnx", "--baseline", "told.json", *QUICK, "-o", "report"]
+    assert go(*words) == 0
+    teacher = report_of(tmp_path / "report")["models"][0]
+    assert not {"scaling", "landscape", "peak_gpu_bytes", "tokenise_ms"} & teacher.keys()
+    assert teacher["stored_in"] == "told.json"
+    assert teacher["layers"] == told["models"][0]["layers"]
+    assert "Growth" not in (tmp_path / "report" / "report.html").read_text()
+
+
 def test_a_candidate_of_the_same_name_is_told_apart(here, tmp_path, stored):
     tiny.checkpoint(tmp_path / "new" / "teacher", num_hidden_layers=4)
     words = ["new/teacher", "--baseline", stored, "--data", here / "data", *QUICK]

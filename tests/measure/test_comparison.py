@@ -34,6 +34,18 @@ def test_reports_that_agree_in_everything_still_do_not_compare_in_time():
     assert TIMES in notes(found)
 
 
+def test_times_beside_a_stored_baseline_do_not_compare_either():
+    reports = [stored(two_models()), stored(two_models(), threads=4)]
+    for report in reports:
+        report["models"][0]["latency"] = []
+    found = compare(a=reports[0], b=reports[1])
+    assert TIMES in notes(found)
+    assert "The threads differ (a: 2; b: 4)" in notes(found)
+    assert not {"speedup", "latency"} & set(found["comparable"])
+    assert found["reports"][0]["shapes"][0] == [1, 32]
+    assert comparison_rows(found)[0][-1] == "ms 1x32"
+
+
 def test_one_report_needs_no_warning():
     found = compare(a=stored())
     assert found["notes"] == []
