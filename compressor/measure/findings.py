@@ -58,7 +58,8 @@ def summarise(report: Mapping[str, Any]) -> str:
         return f"No candidate has an accuracy that can be compared with {reference['name']}."
     text = f"{best['name']} {_gains(best)} than {reference['name']}"
     if best["drop"] is None:
-        return text + "; accuracy was not measured."
+        unscored = f"{reference['name']} has no accuracy to compare with"
+        return f"{text}; {unscored if reference['accuracy'] else 'accuracy was not measured'}."
     text += f", and {_loss(best, reference, report['drop_unit'])}."
     smallest = max(candidates, key=_compression)
     if _compression(best) >= NEARLY * _compression(smallest):
@@ -93,6 +94,7 @@ def _comparable(report: Mapping[str, Any]) -> list[Model]:
         for model in report["models"]
         if model is not reference
         and not (scored and model["drop"] is None)
+        and not _dead(model)
         and not _one_class(model, None)
     ]
 

@@ -207,6 +207,12 @@ def test_the_summary_speaks_of_what_was_measured(machine, make):
     scored = make.measured("a", 90, 9.0, 0.9)
     dead = make.measured("dead", 9, 1.0, math.nan)
     assert summary(scored, dead) == "No candidate has an accuracy that can be compared with a."
+    dead_too = make.measured("a", 90, 9.0, math.nan)
+    sound = make.measured("s", 50, 5.0, 0.9)
+    assert summary(dead_too, sound, dead) == (
+        "s is 1.80x smaller on disk and 1.80x faster than a; a has no accuracy to compare with."
+    )
+    assert summary(dead_too, dead) == "No candidate has an accuracy that can be compared with a."
     same = make.measured("b", 30, 3.0, 0.9)
     assert summary(scored, same).endswith("and keeps its accuracy (90.0 to 90.0).")
     better = make.measured("b", 30, 3.0, 0.91)
