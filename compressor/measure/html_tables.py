@@ -8,7 +8,7 @@ from typing import Any
 
 from compressor import console
 from compressor.measure import words
-from compressor.measure.gates import describe
+from compressor.measure.gates import describe, measured_text
 from compressor.measure.page import cell, table
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import SIZES
@@ -25,7 +25,7 @@ def gates_table(report: Mapping[str, Any]) -> str:
             cell(gate["model"], head=True),
             cell(f"--{gate['gate']}", kind="text"),
             cell(f"{gate['limit']:g}", exact=gate["limit"]),
-            cell(words.significant(gate["value"]), exact=gate["value"]),
+            cell(measured_text(gate), exact=gate["value"]),
             cell("passed", kind="passed") if gate["passed"] else cell("failed", kind="failed"),
         ]
         for gate in report["gates"]

@@ -120,6 +120,33 @@ def test_judgements_read_as_sentences(report):
     assert describe(judged) == "student-int8 fails --max-drop 3: measured 4.00"
 
 
+@pytest.mark.parametrize(("base", "own", "limit"), [(0.92, 0.9, 2), (0.58, 0.57, 1)])
+def test_exactly_the_limit_is_kept(machine, make, base, own, limit):
+    models = [make.measured("a", 90, 9.0, base), make.measured("b", 50, 5.0, own)]
+    report = built(machine, models)
+    assert report["models"][1]["drop"] > limit  # by the last bits
+    (judged,) = check(report, Gates(max_drop=limit))
+    assert judged["passed"]
+    (refused,) = check(report, Gates(max_drop=limit - 0.001))
+    assert not refused["passed"]
+    assert describe(refused) == f"b fails --max-drop {limit - 0.001:g}: measured {limit}.00"
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "limit", "shown"),
+    [
+        ("max-drop", 2.0004, 2, "2.0004"),
+        ("max-drop", 2.004, 2.003, "2.004"),
+        ("min-speedup", 1.996, 2, "1.996"),
+        ("min-compression", 2.5, 3, "2.50"),
+        ("max-latency-ms", 412.3, 412, "412.3"),
+    ],
+)
+def test_a_refusal_shows_the_digits_that_it_is_about(gate, value, limit, shown):
+    judged = {"model": "b", "gate": gate, "value": value, "limit": limit, "passed": False}
+    assert describe(judged).endswith(f": measured {shown}")
+
+
 @pytest.mark.parametrize(
     "limits", [{"max_drop": math.nan}, {"min_speedup": 0.0}, {"max_latency_ms": -1.0}]
 )
