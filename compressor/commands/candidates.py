@@ -59,11 +59,6 @@ class Candidate:
         """What turns rows into its inputs."""
         return Reader(self.tokenizer, images_of(self.checkpoint), self.longest)
 
-    def matrices(self) -> list[tuple[int, int]]:
-        """The shapes of the matrices inside the layers."""
-        found = tensor_facts(self.checkpoint)
-        return [fact.shape for fact in found if fact.in_encoder and len(fact.shape) == 2]
-
     def facts(self) -> dict[str, Any]:
         """What the report says about the model besides measurements."""
         quantized = self.checkpoint.quantization is not None

@@ -310,6 +310,15 @@ def test_growth_is_measured_beside_the_matrix_products(here, tmp_path, monkeypat
     assert "<h2>Growth</h2>" in (tmp_path / "report/report.html").read_text()
 
 
+def test_growth_of_a_model_of_few_positions(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SCALING_ROUNDS", 3)
+    monkeypatch.setattr(timing, "SCALING_SECONDS", 0.2)
+    tiny.checkpoint(tmp_path / "short", max_position_embeddings=12)
+    assert go("benchmark", "short", "--scaling", *QUICK, "-o", "report") == 0
+    (model,) = report_of(tmp_path / "report")["models"]
+    assert {row["length"] for row in model["scaling"]["rows"]} == {3, 6, 12}
+
+
 def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path, capsys):
     tiny.checkpoint(tmp_path / "random", num_hidden_layers=4)
     words = [here / "teacher", "random", here / "int8", "--data", here / "data", *QUICK]
