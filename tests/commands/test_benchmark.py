@@ -1,5 +1,6 @@
 """`benchmark` and `export` by the command line: lineage, gates in both directions, honesty."""
 
+import functools
 import json
 
 import numpy as np
@@ -294,6 +295,39 @@ def test_start_memory_and_packed_size_are_measured_and_a_copy_is_as_fast(here, t
     assert onnx["speedup_low"] <= onnx["speedup"] <= onnx["speedup_high"]
     assert teacher["speedup_low"] is None
     assert 0 < onnx["size"]["zstd"] < onnx["size"]["disk"]
+
+
+def test_opening_calls_nothing_and_reads_no_tokenizer(here, tmp_path, monkeypatch, capfd):
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    from compressor.commands.candidates import open_calls
+
+    calls, forward = [], BertForSequenceClassification.forward
+
+    @functools.wraps(forward)
+    def counted(*inputs, **named):
+        calls.append(1)
+        return forward(*inputs, **named)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", counted)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", None)
+    for name in ("teacher", "int8"):
+        calls.clear()
+        prepare = open_calls(open_checkpoint(here / name), 1, "cpu", 100, "fp32")
+        assert calls == []
+        assert prepare(2, 8)().shape == (2, 2)
+        assert calls == [1]
+    assert "%|" not in capfd.readouterr().err
+
+
+def test_a_decoder_that_classifies_is_timed_without_a_padding_token(tmp_path):
+    from compressor.commands.candidates import open_calls
+
+    folder = tiny.checkpoint(tmp_path / "gpt2", "gpt2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    call = open_calls(open_checkpoint(folder), 1, "cpu", 100, "fp32")(2, 8)
+    assert call().shape == (2, 2)
 
 
 def test_growth_is_measured_beside_the_matrix_products(here, tmp_path, monkeypatch):
