@@ -72,7 +72,7 @@ def publish_report(report: dict[str, Any], target: Path, *, force: bool, junit: 
     """
     from compressor.measure.exchange import render_junit, render_markdown
     from compressor.measure.html import render_html
-    from compressor.measure.report import report_rows
+    from compressor.measure.tables import legend, report_rows
 
     failed = [entry for entry in report["gates"] if not entry["passed"]]
     place = target.with_name(f"{target.name}.refused") if failed else target
@@ -82,7 +82,7 @@ def publish_report(report: dict[str, Any], target: Path, *, force: bool, junit: 
         Path(junit).write_text(render_junit(report), encoding="utf-8")
     columns, rows = report_rows(report)
     console.table("", columns, rows, to_stdout=False)
-    for line in (report["summary"], *report["findings"]):
+    for line in (legend(report), report["summary"], *report["findings"]):
         console.note(line)
     for entry in report["gates"]:
         console.note(describe(entry))

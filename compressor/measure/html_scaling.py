@@ -17,7 +17,6 @@ from compressor.measure.drawing import (
     short,
     to_svg,
 )
-from compressor.measure.html_tables import share
 from compressor.measure.page import cell, figure, table
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ def _prices(models: list[Model]) -> str:
                 cell(words.significant(fitted["fixed_ms"]), exact=fitted["fixed_ms"]),
                 cell(words.significant(1e3 * fitted["token_ms"]), exact=fitted["token_ms"]),
                 cell(words.significant(1e6 * fitted["pair_ms"]), exact=fitted["pair_ms"]),
-                cell(share(fitted["error"]), exact=fitted["error"]),
-                cell(share(first["share"]), exact=first["share"]),
-                cell(f"{share(best['share'])} at {best['batch']}x{best['length']}",
+                cell(words.share(fitted["error"]), exact=fitted["error"]),
+                cell(words.share(first["share"]), exact=first["share"]),
+                cell(f"{words.share(best['share'])} at {best['batch']}x{best['length']}",
                      exact=best["share"]),
             ]
         )  # fmt: skip

@@ -109,6 +109,23 @@ def gain(ratio: float, more: str, less: str) -> tuple[str, str]:
     return (times_text(ratio), more) if ratio >= 1 else (times_text(1 / ratio), less)
 
 
+def share(value: float | None) -> str:
+    """0.987 as `98.7 %`; a dash for nothing."""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def chance(value: float | None) -> str:
+    """A p-value: `0.031`, and `< 0.001` below; a dash for nothing."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def shapes_timed(models: Iterable[Mapping[str, Any]]) -> int:
+    """How many shapes the speed-ups of a report are means over."""
+    return max((len(model["speedup_by_shape"]) for model in models), default=0)
+
+
 def significant(value: float | None) -> str:
     """Three significant digits: `0.412`, `4.12`, `41.2`, `412`."""
     if value is None:
