@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -16,12 +17,17 @@ from compressor.checkpoint.lineage import baseline_of
 from compressor.checkpoint.store import check_target, locked
 from compressor.checkpoint.training import trainings
 from compressor.commands.job import command_line, open_model, print_folder
-from compressor.commands.judged import is_made, publish_report
+from compressor.commands.judged import is_made, publish_report, refuse_unjudgeable
 from compressor.commands.landscape import landscapes, refuse_flat
 from compressor.commands.measure_options import MeasureOptions, shapes_for
 from compressor.commands.options import MODEL_HELP, DataOptions, Shared
 from compressor.commands.scores import add_scores, refuse_disagreements, write_disagreements
-from compressor.commands.stored import StoredBaseline, refuse_other_rows, stored_baseline
+from compressor.commands.stored import (
+    StoredBaseline,
+    columns_of,
+    refuse_other_rows,
+    stored_baseline,
+)
 from compressor.data.dataset import Dataset, open_dataset
 from compressor.data.domains import domains_of
 from compressor.data.splits import refuse_overlap, split_for_evaluation
@@ -65,7 +71,8 @@ def run(
     opened = [open_model(model, shared) for model in models]
     stored = stored_baseline(baseline)
     first = [] if stored else [_baseline(baseline, opened, shared)]
-    checkpoints = list({c.path.resolve(): c for c in (*first, *opened)}.values())
+    named = _named(first, opened)
+    checkpoints = list(named.values())
     shapes = shapes_for(checkpoints, measure)
     dataset = _dataset(data, checkpoints)
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
@@ -74,65 +81,29 @@ def run(
             raise UsageError("--no-overlap does nothing: training rows are scored", where="--split")
         refuse_overlap(dataset, split)
     if stored:
+        stored = stored.apart_from(named)
         refuse_other_rows(stored, dataset, split, measure.max_length)
-    _refuse_unjudgeable(gates, checkpoints, dataset, measure.junit, stored)
+    refuse_unjudgeable(gates, checkpoints, dataset, measure.junit, stored)
     refuse_flat(measure, dataset)
     if measure.disagreements:
         refuse_disagreements(Path(measure.disagreements), dataset, stored is not None)
     target = Path(shared.output or f"{opened[-1].name}-benchmark")
     inputs = [checkpoint.path for checkpoint in checkpoints]
-    fingerprint = _fingerprint(checkpoints, dataset, measure, shared, stored)
+    fingerprint = _fingerprint(named, dataset, measure, shared, stored)
     if shared.reuse and is_made(target / "report.json", fingerprint):
         console.note(f"benchmark: {target} is already made by this command")
         return print_folder(target, {"verb": "benchmark", "reused": True})
     check_target(target, force=shared.force, inputs=inputs, needed_bytes=1_000_000)
     if shared.dry_run:
-        console.note(f"would measure {', '.join(c.name for c in checkpoints)} into {target}")
+        console.note(f"would measure {', '.join(named)} into {target}")
         return None
     with locked(target):
-        report = measure_all(checkpoints, dataset, measure, shapes, words, shared, stored)
+        report = measure_all(named, dataset, measure, shapes, words, shared, stored)
         report["inputs"] = fingerprint
-        named = zip(_names(checkpoints), checkpoints, strict=True)
-        report["training"] = trainings(dict(named))
+        report["training"] = trainings(named)
         report["gates"] = judging.check(report, gates) if gates.active() else []
         publish_report(report, target, force=shared.force, junit=measure.junit)
     return None
-
-
-def _refuse_unjudgeable(
-    gates: judging.Gates,
-    checkpoints: list[Checkpoint],
-    dataset: Dataset | None,
-    junit: str,
-    stored: StoredBaseline | None,
-) -> None:
-    """Refuse gates that no measurement could answer, before any is made.
-
-    Raises:
-        UsageError: no gate for `--junit` to write about, or a speed-up over a stored report.
-        InputError: there is nothing besides the baseline, or no rows to measure accuracy on.
-    """
-    active = gates.active()
-    if junit and not active:
-        raise UsageError("--junit writes what gates say, and there is none", where="--junit")
-    if junit and not Path(junit).parent.is_dir():
-        raise InputError(f"there is no folder {Path(junit).parent}", where="--junit")
-    if stored and "min_speedup" in active:
-        raise UsageError(
-            f"--min-speedup compares clocks of one run, and {stored.where} is another run's",
-            hint="--baseline with the baseline's folder, or --max-latency-ms",
-            where="--min-speedup",
-        )
-    if active and len(checkpoints) == 1 and not stored:
-        raise InputError(
-            f"{checkpoints[0].name} is its own baseline, so the gates have nothing to judge",
-            hint="name a candidate, or another --baseline",
-        )
-    if dataset is None and {"max_drop", "min_retention"} & set(active):
-        raise InputError(
-            "--max-drop and --min-retention judge accuracy, and there are no rows to measure it on",
-            hint="add --data DATA",
-        )
 
 
 def _baseline(named: str, opened: list[Checkpoint], shared: Shared) -> Checkpoint:
@@ -151,6 +122,27 @@ def _baseline(named: str, opened: list[Checkpoint], shared: Shared) -> Checkpoin
             f"nowhere near it; comparing with {opened[0].name} instead (name it: --baseline)"
         )
     return opened[0]
+
+
+def _named(first: list[Checkpoint], opened: list[Checkpoint]) -> dict[str, Checkpoint]:
+    """The baseline, where a folder is one, and the models, by what the report calls them.
+
+    Raises:
+        InputError: a model is given twice, or two cannot be told apart.
+    """
+    places = [checkpoint.path.resolve() for checkpoint in opened]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            again = opened[places.index(place)].path
+            raise InputError(
+                f"{opened[index].path} and {again} are the same folder", hint="name it once"
+            )
+    every = list({each.path.resolve(): each for each in (*first, *opened)}.values())
+    names = unique_names([each.name for each in every], [each.path for each in every])
+    doubled = next((name for name in names if names.count(name) > 1), None)
+    if doubled:
+        raise InputError(f"two models are called {doubled}", hint="rename one of their folders")
+    return dict(zip(names, every, strict=True))
 
 
 def _dataset(data: DataOptions, checkpoints: list[Checkpoint]) -> Dataset | None:
@@ -187,7 +179,7 @@ def _dataset(data: DataOptions, checkpoints: list[Checkpoint]) -> Dataset | None
 
 
 def measure_all(
-    checkpoints: list[Checkpoint],
+    named: Mapping[str, Checkpoint],
     dataset: Dataset | None,
     measure: MeasureOptions,
     shapes: list[tuple[int, int]],
@@ -203,10 +195,9 @@ def measure_all(
     from compressor.model.devices import common_device, gpu_facts
 
     threads = measure.threads or len(os.sched_getaffinity(0))
-    graphs = any(checkpoint.runtime == "onnxruntime" for checkpoint in checkpoints)
+    graphs = any(checkpoint.runtime == "onnxruntime" for checkpoint in named.values())
     device = common_device(shared.device, graphs=graphs)
     machine = {**machine_facts(threads, cores_for(threads)), "gpu": gpu_facts(device)}
-    named = dict(zip(_names(checkpoints), checkpoints, strict=True))
     split = split_for_evaluation(dataset, measure.split) if dataset else ""
     task, facts, answers, timed = None, [], [], []
     doing = f"scoring on {split}" if dataset else "loading"
@@ -247,10 +238,6 @@ def measure_all(
     )
 
 
-def _names(checkpoints: list[Checkpoint]) -> list[str]:
-    return unique_names([each.name for each in checkpoints], [each.path for each in checkpoints])
-
-
 def _task_facts(
     dataset: Dataset, split: str, candidate: Candidate, measure: MeasureOptions
 ) -> dict[str, Any]:
@@ -262,6 +249,7 @@ def _task_facts(
         "data": dataset.source.name,
         "data_hash": dataset.hash,
         "split": split,
+        "columns": columns_of(dataset),
         "labels": list(dataset.labels or ()),
         "metric": dataset.task.metric,
         "max_length": measure.max_length,
@@ -270,7 +258,7 @@ def _task_facts(
 
 
 def _fingerprint(
-    checkpoints: list[Checkpoint],
+    named: Mapping[str, Checkpoint],
     dataset: Dataset | None,
     measure: MeasureOptions,
     shared: Shared,
@@ -280,12 +268,11 @@ def _fingerprint(
     import dataclasses
 
     return {
-        "models": {
-            name: checkpoint.weights_hash
-            for name, checkpoint in zip(_names(checkpoints), checkpoints, strict=True)
-        },
+        "models": {name: checkpoint.weights_hash for name, checkpoint in named.items()},
         "stored_baseline": stored.hash if stored else None,
         "data": dataset.hash if dataset else None,
+        "task": dataset.task.name if dataset else None,
+        "columns": columns_of(dataset) if dataset else None,
         "options": dataclasses.asdict(measure),
         "seed": shared.seed,
     }

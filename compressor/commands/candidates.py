@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from compressor.data.rows import Row
     from compressor.measure.isolated import Calls
     from compressor.measure.latency import Call
+    from compressor.model.load import Loaded
     from compressor.train.evaluate import Evaluation, Forward
 
 MOST_LAYERS = 64  # rows of a model in a report; of a deeper one neighbours share a row
@@ -58,11 +60,6 @@ class Candidate:
     def reader(self) -> Reader:
         """What turns rows into its inputs."""
         return Reader(self.tokenizer, images_of(self.checkpoint), self.longest)
-
-    def matrices(self) -> list[tuple[int, int]]:
-        """The shapes of the matrices inside the layers."""
-        found = tensor_facts(self.checkpoint)
-        return [fact.shape for fact in found if fact.in_encoder and len(fact.shape) == 2]
 
     def facts(self) -> dict[str, Any]:
         """What the report says about the model besides measurements."""
@@ -112,7 +109,8 @@ def open_calls(
 ) -> Calls:
     """Load a folder to time it: a function from (batch, length) to a ready call on made-up inputs.
 
-    A graph is opened without its tokenizer, and so without PyTorch and transformers.
+    No tokenizer is read and no call is made, so that opening and the first call mean the same of
+    every runtime; a graph is opened without PyTorch and transformers.
 
     Args:
         checkpoint: the opened folder, PyTorch or ONNX.
@@ -127,7 +125,7 @@ def open_calls(
         session = open_session(checkpoint.path, threads=threads, cuda=device == "cuda")
         forward, names = session.run, session.input_names
     else:
-        forward = _open_model(checkpoint, threads, device, precision)[0]
+        forward, _ = _open_module(checkpoint, threads, device, precision, tokenizer=False)
         names = ("input_ids", "attention_mask", "pixel_values")
 
     def prepare(batch: int, length: int) -> Call:
@@ -156,21 +154,35 @@ Opened = tuple["Forward", "PreTrainedTokenizerBase | None", int, int, str]
 
 
 def _open_model(checkpoint: Checkpoint, threads: int, device: str, precision: str) -> Opened:
+    from compressor.model.load import longest_input
+
+    forward, loaded = _open_module(checkpoint, threads, device, precision, tokenizer=True)
+    vocabulary = getattr(loaded.model.config.get_text_config(), "vocab_size", 0)
+    where = loaded.model.device.type
+    return forward, loaded.tokenizer, vocabulary, longest_input(loaded), where
+
+
+def _open_module(
+    checkpoint: Checkpoint, threads: int, device: str, precision: str, *, tokenizer: bool
+) -> tuple[Forward, Loaded]:
     import torch
 
     from compressor.model.inputs import fed
-    from compressor.model.load import load, longest_input, silenced
+    from compressor.model.load import load, silenced
 
     where = choose_device(device)
     torch.set_num_threads(threads)
-    loaded = load(checkpoint, task_of(checkpoint))
+    loaded = load(checkpoint, task_of(checkpoint), tokenizer=tokenizer)
+    if not tokenizer and loaded.model.config.get_text_config().pad_token_id is None:
+        loaded.model.config.pad_token_id = 0  # a decoder that classifies asks for one
     kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     # Integers that unpack into floats do so in the format that the checkpoint was made from.
     model = loaded.model.to(where, None if checkpoint.quantization else kind)
     key = "logits" if task_of(checkpoint) else "last_hidden_state"
+    quietly = silenced if checkpoint.quantization else nullcontext  # unpacking draws a bar
 
     def forward(arrays: dict[str, np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
+        with torch.inference_mode(), quietly():
             inputs = fed(model, arrays)
             inputs = {n: torch.from_numpy(array).to(where) for n, array in inputs.items()}
             inputs = {
@@ -179,10 +191,7 @@ def _open_model(checkpoint: Checkpoint, threads: int, device: str, precision: st
             # Copying the result to the host waits for a GPU to finish.
             return model(**inputs)[key].float().cpu().numpy()
 
-    with silenced():  # int8 weights unpack on first use, with a bar
-        forward(made_up(checkpoint, 2, batch=1, length=4))
-    vocabulary = getattr(model.config.get_text_config(), "vocab_size", 0)
-    return forward, loaded.tokenizer, vocabulary, longest_input(loaded), where.type
+    return forward, loaded
 
 
 def _open_graph(checkpoint: Checkpoint, threads: int, device: str) -> Opened:

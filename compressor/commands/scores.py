@@ -33,14 +33,12 @@ def add_scores(
         paired: whether the first is the baseline; a stored report has no answers to compare with.
     """
     from compressor.measure.metrics import score
-    from compressor.measure.paired import compare
+    from compressor.measure.paired import compare, same_tokens
 
     task, base = dataset.task, answers[0]
     for number, (entry, own) in enumerate(zip(facts, answers, strict=True)):
         entry["accuracy"] = score(task.name, task.metric, own.outputs, own.labels, seed=seed)
-        if (
-            paired and number and own.count == base.count
-        ):  # other tokenizers make other tokens to score
+        if paired and number and same_tokens(entry["accuracy"], facts[0]["accuracy"]):
             entry["paired"] = compare(
                 task.name, task.metric, base.outputs, own.outputs, own.labels, seed=seed
             )

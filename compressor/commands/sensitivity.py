@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.commands.scoring import refuse_unscored, split_feed
 from compressor.errors import GateError, UsageError
-from compressor.measure.gates import lost_between
+from compressor.measure.gates import keeps, lost_between
 from compressor.measure.words import lost_text
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Sensitivity:
             with self._quantized(ranking[count:]):
                 drops.append(lost_between(metric, score(), self.whole))
             console.note(f"{count} maps in float: lost {lost_text(metric, drops[-1])}")
-            if drops[-1] <= max_drop:
+            if keeps("max-drop", drops[-1], max_drop):
                 return ranking[:count]
         best = min(range(len(drops)), key=drops.__getitem__)
         raise GateError(
@@ -148,7 +148,7 @@ class Sensitivity:
             GateError: more than `max_drop`.
         """
         lost = lost_between(metric, metrics.get(metric, math.nan), self.whole)
-        if not lost <= max_drop:
+        if not keeps("max-drop", lost, max_drop):
             raise GateError(
                 f"--max-drop {max_drop:g} is not met: quantized anew with the most harmed maps in "
                 f"float, the model lost {lost_text(metric, lost)}",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,18 @@ from compressor.measure.report import model_named
 from compressor.measure.schema import validate_report
 
 REPORT = "report.json"
+# What no clock and no option of the other run has a part in.
+SERVES_AGAIN = (
+    "name",
+    "path",
+    "runtime",
+    "device",
+    "precision",
+    "accuracy",
+    "size",
+    "layers",
+    "steps",
+)
 MAKE_ONE = "make one: compressor benchmark MODEL... -o FOLDER"
 
 
@@ -22,7 +35,7 @@ class StoredBaseline:
     """The baseline of a stored report.
 
     Attributes:
-        model: its entry, without what was measured on another run's clock.
+        model: what serves again of its entry, and `stored_in`, the file.
         hash: `sha256:<hex>` of the file.
         task: what it was scored on; None where it was not.
         where: the file.
@@ -37,6 +50,13 @@ class StoredBaseline:
     def name(self) -> str:
         """How reports call it."""
         return self.model["name"]
+
+    def apart_from(self, names: Collection[str]) -> StoredBaseline:
+        """The same under a name that none of the models measured beside it has."""
+        name = self.name
+        while name in names:
+            name = f"{name} (stored)"
+        return replace(self, model={**self.model, "name": name})
 
 
 def read_report(file: Path) -> dict[str, Any]:
@@ -68,14 +88,18 @@ def stored_baseline(named: str) -> StoredBaseline | None:
     if not named or file.suffix != ".json" or not file.is_file():
         return None
     report = read_report(file)
-    timed = ("latency", "open_ms", "first_ms", "answer_ms", "peak_memory_bytes")
     model = model_named(report["models"], report["baseline"])
     return StoredBaseline(
-        model={**{k: v for k, v in model.items() if k not in timed}, "stored_in": str(file)},
+        model={**{k: model[k] for k in SERVES_AGAIN if k in model}, "stored_in": str(file)},
         hash=file_hash(file),
         task=report["task"],
         where=str(file),
     )
+
+
+def columns_of(dataset: Dataset) -> dict[str, Any]:
+    """The columns that rows are read from: the hash of the data covers all that there are."""
+    return {"inputs": list(dataset.text_columns), "label": dataset.label_column}
 
 
 def refuse_other_rows(
@@ -104,6 +128,7 @@ def refuse_other_rows(
         "task": dataset.task.name,
         "data": dataset.hash,
         "split": split,
+        "columns": columns_of(dataset),
         "classes": list(dataset.labels or ()),
         "longest input": max_length,
     }
@@ -111,13 +136,14 @@ def refuse_other_rows(
         "task": stored.task["name"],
         "data": stored.task.get("data_hash"),
         "split": stored.task.get("split"),
+        "columns": stored.task.get("columns"),
         "classes": stored.task.get("labels"),
         "longest input": stored.task.get("max_length"),
     }
     for what, value in now.items():
         if value != then[what]:
             raise InputError(
-                f"the report was scored on another {what} ({then[what]}, here {value}), so its "
+                f"the report was scored otherwise ({what} {then[what]}, here {value}), so its "
                 "accuracy cannot be compared",
                 hint="name the baseline's own folder, or make the report again",
                 where=stored.where,

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compressor import console
+from compressor.checkpoint.products import Products, products_of
 from compressor.commands.candidates import Candidate, open_calls
 from compressor.measure.isolated import Isolated
 from compressor.measure.latency import FEWEST_ROUNDS, measure_in_turns, pooled
@@ -45,7 +46,7 @@ class Timed:
         checkpoint: the opened folder.
         vocabulary: how many ids it knows.
         longest: most tokens that it takes.
-        matrices: shapes of the matrices inside its layers.
+        products: what its layers multiply.
         device: where it runs.
         precision: number format that PyTorch computes in.
     """
@@ -54,7 +55,7 @@ class Timed:
     checkpoint: Checkpoint
     vocabulary: int
     longest: int
-    matrices: list[tuple[int, int]]
+    products: Products
     device: str
     precision: str = "fp32"
 
@@ -66,7 +67,7 @@ class Timed:
             checkpoint=candidate.checkpoint,
             vocabulary=candidate.vocabulary,
             longest=candidate.longest,
-            matrices=candidate.matrices(),
+            products=products_of(candidate.checkpoint),
             device=candidate.device,
             precision=candidate.precision,
         )
@@ -186,7 +187,7 @@ def _scaling(
     """Every model and its matrix products over the grid, in turns."""
     candidates = {f"model {name}": isolated.prepare for name, isolated in opened.items()}
     for model in models:
-        products = partial(open_products, model.matrices, threads, model.device)
+        products = partial(open_products, model.products, threads, model.device)
         isolated = Isolated(f"the products of {model.name}", products, cores_for(threads))
         candidates[f"products {model.name}"] = stack.enter_context(isolated).prepare
     rows = measure_in_turns(

@@ -57,18 +57,24 @@ def _machine(entry: Entry) -> str:
     return f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
 
 
+def _counts(numbers: Sequence[int]) -> str:
+    return words.listed([f"{number:,}" for number in numbers])
+
+
 def _shapes(entry: Entry) -> str:
     return ", ".join(f"{batch}x{length}" for batch, length in entry["shapes"])
 
 
 ROWS = (
     Fact("data", "metric", _data, SCORES),
+    Fact("columns", "metric", _plain(lambda entry: entry["columns"]), SCORES),
     Fact("splits", "metric", _plain(lambda entry: entry["split"]), SCORES),
     Fact("metrics", "metric", _plain(lambda entry: words.metric_name(entry["metric"])), SCORES),
     Fact("longest inputs", "metric", _plain(lambda entry: entry["max_length"]), SCORES),
 )
 FACTS = (
     *ROWS,
+    Fact("tokens scored", "tokens", _plain(lambda entry: _counts(entry["tokens"])), SCORES),
     Fact("baselines", "baseline", _baseline, ("drop", "compression_ratio", "speedup")),
     Fact("machines", "shapes", _plain(_machine), TIMES),
     Fact("threads", "shapes", _plain(lambda entry: entry["machine"]["threads"]), TIMES),

@@ -71,6 +71,7 @@ def _printable(value: Any) -> Any:
 def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
     """What a comparison keeps of a report."""
     reference = model_named(report["models"], report["baseline"])
+    timed = next((model["latency"] for model in report["models"] if model["latency"]), [])
     refused = [f"Refused: {describe(gate)}." for gate in report["gates"] if not gate["passed"]]
     return {
         "name": name,
@@ -81,8 +82,12 @@ def _entry(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         "data": _get(report, str, "task", "data"),
         "data_hash": _get(report, str, "task", "data_hash"),
         "split": _get(report, str, "task", "split"),
+        "columns": _columns(report),
         "max_length": _get(report, int, "task", "max_length"),
-        "shapes": [[row["batch"], row["length"]] for row in reference["latency"]],
+        "tokens": sorted(
+            {n for m in report["models"] if type(n := (m["accuracy"] or {}).get("tokens")) is int}
+        ),
+        "shapes": [[row["batch"], row["length"]] for row in timed],
         "baseline": report["baseline"],
         "findings": [*report["findings"], *refused],
         "models": [_model(model, reference, report) for model in report["models"]],
@@ -107,6 +112,13 @@ def _model(
         "speedup_high": _get(model, float, "speedup_high"),
         "p50_ms": p50_at(model, shape) if shape else None,
     }
+
+
+def _columns(report: Mapping[str, Any]) -> str | None:
+    """`text, label`: the columns that rows were read from; None where the report does not say."""
+    inputs = _get(report, list, "task", "columns", "inputs")
+    label = _get(report, str, "task", "columns", "label")
+    return None if inputs is None else ", ".join(map(str, [*inputs, *([label] if label else [])]))
 
 
 def _get(value: Any, kind: type, *keys: str) -> Any:

@@ -9,17 +9,21 @@ from xml.etree import ElementTree
 from compressor.measure import words
 from compressor.measure.comparison import abouts, comparison_rows, sentences
 from compressor.measure.gates import describe
-from compressor.measure.report import report_rows
+from compressor.measure.tables import PAIRED, legend, paired_cells, paired_note, report_rows
 
 # A name must not end its cell, its line, or begin a comment that hides the rest.
 _IN_A_CELL = str.maketrans({"|": "\\|", "\n": " ", "<": "&lt;"})
 
 
 def render_markdown(report: Mapping[str, Any]) -> str:
-    """`report.md`: the summary, what a reader must know, the table, the gates, the command."""
+    """`report.md`: the summary, what a reader must know, the tables, the gates, the command."""
     columns, rows = report_rows(report)
     lines = [f"**{report['summary']}**", "", *(f"- {text}" for text in report["findings"]), ""]
-    lines += [*markdown_table(columns, rows), ""]
+    lines += [*markdown_table(columns, rows), "", _plain(legend(report)), ""]
+    columns, compared = paired_cells(report)
+    if compared:
+        rows = [[text for text, _ in row] for row in compared]
+        lines += [f"{PAIRED}:", "", *markdown_table(columns, rows), "", paired_note(report), ""]
     if report["gates"]:
         lines += [
             f"- {'✅' if gate['passed'] else '❌'} {describe(gate)}" for gate in report["gates"]
@@ -53,6 +57,11 @@ def _code(command: str) -> str:
 def markdown_table(columns: list[str], rows: list[list[str]]) -> list[str]:
     """A table, a line of text for each of its lines."""
     return [_row(columns), _row(["---"] * len(columns)), *map(_row, rows)]
+
+
+def _plain(text: str) -> str:
+    """Text whose asterisks stay asterisks."""
+    return text.replace("*", "\\*")
 
 
 def _row(cells: list[str]) -> str:

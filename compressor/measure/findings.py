@@ -12,6 +12,8 @@ from typing import Any
 
 from compressor.measure import words
 from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.paired import same_tokens
+from compressor.measure.speed import speedups
 
 Model = Mapping[str, Any]
 
@@ -36,6 +38,7 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
         judged = not broken and model["drop"] is not None and model["accuracy"]["low"] is not None
         if judged and not _holds(model, reference):
             losers.append(model)
+    problems += _other_tokens(models, reference)
     problems += _lost_accuracy(losers, reference, unit)
     for model in models:
         if model is not reference:
@@ -55,7 +58,8 @@ def summarise(report: Mapping[str, Any]) -> str:
         return f"No candidate has an accuracy that can be compared with {reference['name']}."
     text = f"{best['name']} {_gains(best)} than {reference['name']}"
     if best["drop"] is None:
-        return text + "; accuracy was not measured."
+        unscored = f"{reference['name']} has no accuracy to compare with"
+        return f"{text}; {unscored if reference['accuracy'] else 'accuracy was not measured'}."
     text += f", and {_loss(best, reference, report['drop_unit'])}."
     smallest = max(candidates, key=_compression)
     if _compression(best) >= NEARLY * _compression(smallest):
@@ -90,6 +94,7 @@ def _comparable(report: Mapping[str, Any]) -> list[Model]:
         for model in report["models"]
         if model is not reference
         and not (scored and model["drop"] is None)
+        and not _dead(model)
         and not _one_class(model, None)
     ]
 
@@ -170,6 +175,25 @@ def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
     ]
 
 
+def _other_tokens(models: Sequence[Model], reference: Model) -> list[str]:
+    """One sentence on perplexities over other tokens than the baseline's."""
+
+    def named(model: Model) -> str:
+        tokens = model["accuracy"].get("tokens")
+        return f"{model['name']} ({f'{tokens:,} tokens' if tokens else 'tokens not recorded'})"
+
+    scored = [m for m in models if m["accuracy"] and m["accuracy"]["value"] is not None]
+    others = [m for m in scored if not same_tokens(m["accuracy"], reference["accuracy"])]
+    if reference not in scored or not others:
+        return []
+    metric = words.metric_name(reference["accuracy"]["metric"])
+    each = words.listed([named(model) for model in others])
+    return [
+        f"The {metric} of {each} cannot be compared with that of {named(reference)}: another "
+        "tokenizer cuts the same rows into other tokens."
+    ]
+
+
 def _lost_accuracy(losers: Sequence[Model], reference: Model, unit: str | None) -> list[str]:
     """One sentence on the models whose whole interval lies below the baseline's value."""
     if len(losers) > 1:
@@ -202,28 +226,42 @@ def _is_quantized(model: Model) -> bool:
 
 
 def _float_source(model: Model, models: Sequence[Model], reference: Model) -> Model:
-    """The float model that an int8 one was made from: the longest lineage that it continues."""
+    """The float model that an int8 one was made from: the longest lineage that it continues.
+
+    Beside a graph, a float graph stands for what it was exported from. Of several the fastest.
+    """
+    line, sources = _line(model), [(0, 0.0, reference)]
+    for other in models if _is_quantized(model) else ():
+        begun = _line(other)
+        if _is_exported(other) and other["runtime"] == model["runtime"]:
+            begun = begun[:-1]
+        known = begun not in ([], [None])
+        if known and not _is_quantized(other) and line[:-1][: len(begun)] == begun:
+            sources.append((len(begun), other["speedup"] or 0.0, other))
+    return max(sources, key=lambda each: each[:2])[2]
+
+
+def _line(model: Model) -> list[Any]:
+    """What the lineage begins with, name and hash of weights if they are known, and its steps."""
     steps = model.get("steps") or []
-    if not _is_quantized(model):
-        return reference
-    sources = [
-        other
-        for other in models
-        if not _is_quantized(other)
-        and 0 < len(other.get("steps") or []) < len(steps)
-        and steps[: len(other["steps"])] == other["steps"]
-    ]
-    return max(sources, key=lambda other: len(other["steps"]), default=reference)
+    inputs = steps[0].get("inputs") if steps else None
+    origin = inputs.get("model") if isinstance(inputs, Mapping) else None
+    return [origin, *steps] if steps else []
+
+
+def _is_exported(model: Model) -> bool:
+    steps = model.get("steps") or [{}]
+    return steps[-1].get("verb") == "export"
 
 
 def _slower(model: Model, source: Model, reference: Model) -> list[str]:
-    if model["speedup"] is None or source["speedup"] is None:
-        return []
-    ratio = model["speedup"] / source["speedup"]
-    if ratio >= SLOWER_BELOW:
+    whole, _ = speedups(model["latency"], source["latency"])
+    ratio, high = whole["speedup"], whole["high"]
+    if ratio is None or ratio >= SLOWER_BELOW or (high is not None and high >= 1):
         return []
     kind = f", {model.get('precision') or 'int8'}," if _is_quantized(model) else ""
-    what = "the baseline" if source is reference else "the float model it was made from"
+    what = "the float graph of what" if _is_exported(source) else "the float model"
+    what = "the baseline" if source is reference else f"{what} it was made from"
     times = words.times_text(1 / ratio)
     return [f"{model['name']}{kind} is {times} slower than {source['name']}, {what}."]
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from compressor.errors import InputError, UsageError
 from compressor.measure import words
+from compressor.measure.paired import same_tokens
 from compressor.measure.report import drop_between, first_shape, model_named, p50_at
 
 Model = Mapping[str, Any]
+# Differences of decimal fractions miss their decimal value by about 1e-15.
+SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ def check(
         model = model_named(report["models"], name)
         for gate, limit in limits.items():
             value = _value(gate, model, reference)
-            within = value is not None and (
-                value <= limit if gate.startswith("max") else value >= limit
-            )
+            within = value is not None and keeps(gate, value, limit)
             judged.append(
                 {
                     "gate": gate.replace("_", "-"),
@@ -93,15 +94,42 @@ def check(
     return judged
 
 
+def keeps(gate: str, value: float, limit: float) -> bool:
+    """Whether a value keeps a limit; 92 % less 90 % is two points, whatever the last bits say.
+
+    Args:
+        gate: one that begins with "max" keeps what lies below its limit, others what lies above.
+        value: measured.
+        limit: of the gate.
+    """
+    if math.isclose(value, limit, rel_tol=SLACK, abs_tol=SLACK):
+        return True
+    return value <= limit if gate.startswith("max") else value >= limit
+
+
 def describe(judgement: Mapping[str, Any]) -> str:
     """A judgement as one sentence, for the error that a refused gate raises."""
     verb = "passes" if judgement["passed"] else "fails"
     measured = (
         "it has no finite result"
         if judgement["value"] is None
-        else f"measured {words.significant(judgement['value'])}"
+        else f"measured {measured_text(judgement)}"
     )
     return f"{judgement['model']} {verb} --{judgement['gate']} {judgement['limit']:g}: {measured}"
+
+
+def measured_text(judgement: Mapping[str, Any]) -> str:
+    """What was measured, with as many digits as it takes to see on which side of the limit it is.
+
+    A dash for nothing.
+    """
+    gate, value, limit = (judgement[key] for key in ("gate", "value", "limit"))
+    text = words.significant(value)
+    for digits in range(4, 18) if value is not None else ():
+        if keeps(gate, float(text), limit) == judgement["passed"]:
+            break
+        text = f"{value:.{digits}g}"
+    return text
 
 
 def lost_between(metric: str, own: float, base: float) -> float:
@@ -155,6 +183,12 @@ def _accuracy_value(gate: str, model: Model, reference: Model) -> float | None:
         )
     if model["accuracy"]["value"] is None:
         return None
+    if not same_tokens(model["accuracy"], reference["accuracy"]):
+        raise _unjudged(
+            gate,
+            f"{metric} of {model['name']} is over other tokens than that of {reference['name']}",
+            "compare models of one tokenizer, or leave this gate out",
+        )
     value = model["drop" if gate == "max_drop" else "retention"]
     if value is None:
         raise _unjudged(

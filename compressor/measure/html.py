@@ -23,6 +23,7 @@ from compressor.measure.html_tables import (
     layers_table,
     metrics_table,
     models_table,
+    paired_table,
     sizes_table,
     starts_table,
     trainings_table,
@@ -47,6 +48,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         _cards(report),
         gates_table(report),
         models_table(report),
+        paired_table(report),
         _pictures(report),
         sizes_table(report),
         metrics_table(report),
@@ -93,7 +95,9 @@ def _cards(report: Mapping[str, Any]) -> str:
     if best["speedup"] is not None and shape:
         spans = [words.significant(p50_at(m, shape)) for m in (reference, best)]
         change = f"{' → '.join(spans)} ms at batch {shape[0]}, length {shape[1]}"
-        cards.append((*words.gain(best["speedup"], "faster", "slower"), change))
+        shapes = words.shapes_timed([best])
+        over = f", mean of {shapes} shapes" if shapes > 1 else ""
+        cards.append((*words.gain(best["speedup"], f"faster{over}", f"slower{over}"), change))
     if best["drop"] is not None:
         metric = best["accuracy"]["metric"]
         unit = "" if report["drop_unit"] == words.POINTS else " %"

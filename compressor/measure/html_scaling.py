@@ -17,7 +17,6 @@ from compressor.measure.drawing import (
     short,
     to_svg,
 )
-from compressor.measure.html_tables import share
 from compressor.measure.page import cell, figure, table
 
 if TYPE_CHECKING:
@@ -27,8 +26,9 @@ Model = Mapping[str, Any]
 
 NOTE = (
     "Medians (dots), the fit of fixed + token x tokens + pair x pairs of tokens (lines), and the "
-    "same call's matrix products alone, in float32 (dashes). The share is products / model: a "
-    "model at 100 % would spend no time on anything else; int8 may pass it."
+    "same call's matrix products alone, attention's two among them where the config tells its "
+    "heads, in float32 (dashes). The share is products / model: a model at 100 % would spend no "
+    "time on anything else; int8 may pass it, and attention that looks at some tokens only."
 )
 
 
@@ -111,9 +111,9 @@ def _prices(models: list[Model]) -> str:
                 cell(words.significant(fitted["fixed_ms"]), exact=fitted["fixed_ms"]),
                 cell(words.significant(1e3 * fitted["token_ms"]), exact=fitted["token_ms"]),
                 cell(words.significant(1e6 * fitted["pair_ms"]), exact=fitted["pair_ms"]),
-                cell(share(fitted["error"]), exact=fitted["error"]),
-                cell(share(first["share"]), exact=first["share"]),
-                cell(f"{share(best['share'])} at {best['batch']}x{best['length']}",
+                cell(words.share(fitted["error"]), exact=fitted["error"]),
+                cell(words.share(first["share"]), exact=first["share"]),
+                cell(f"{words.share(best['share'])} at {best['batch']}x{best['length']}",
                      exact=best["share"]),
             ]
         )  # fmt: skip

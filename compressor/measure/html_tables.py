@@ -8,10 +8,11 @@ from typing import Any
 
 from compressor import console
 from compressor.measure import words
-from compressor.measure.gates import describe
+from compressor.measure.gates import describe, measured_text
 from compressor.measure.page import cell, table
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import SIZES
+from compressor.measure.tables import PAIRED, paired_cells, paired_note
 
 Model = Mapping[str, Any]
 
@@ -25,7 +26,7 @@ def gates_table(report: Mapping[str, Any]) -> str:
             cell(gate["model"], head=True),
             cell(f"--{gate['gate']}", kind="text"),
             cell(f"{gate['limit']:g}", exact=gate["limit"]),
-            cell(words.significant(gate["value"]), exact=gate["value"]),
+            cell(measured_text(gate), exact=gate["value"]),
             cell("passed", kind="passed") if gate["passed"] else cell("failed", kind="failed"),
         ]
         for gate in report["gates"]
@@ -47,7 +48,9 @@ def models_table(report: Mapping[str, Any]) -> str:
         heads += [words.metric_heading(metric).capitalize(), "95 % interval", drop, "Retention"]
     heads += ["Disk", "Smaller"]
     if shape:
-        heads += [f"ms at {shape[0]}x{shape[1]}", "Faster", "95 % interval"]
+        shapes = words.shapes_timed(report["models"])
+        faster = f"Faster, mean of {shapes} shapes" if shapes > 1 else "Faster"
+        heads += [f"ms at {shape[0]}x{shape[1]}", faster, "95 % interval"]
     if metric:
         heads.append("Compression to accuracy")
     heads.append("Pareto")
@@ -76,10 +79,10 @@ def _model_row(
             cell(words.metric_text(metric, value), exact=value),
             cell(words.interval_text(metric, low, high)),
             cell(words.drop_text(model["drop"], words.POINTS), exact=model["drop"]),
-            cell(share(model["retention"]), exact=model["retention"]),
+            cell(words.share(model["retention"]), exact=model["retention"]),
         ]
     disk, ratio = (model["size"] or {}).get("disk"), model["compression_ratio"]["disk"]
-    cells.append(cell(words.NOTHING if disk is None else console.size(disk), exact=disk))
+    cells.append(cell(_bytes(disk), exact=disk))
     cells.append(cell(words.times_text(ratio), exact=ratio))
     if shape:
         p50 = p50_at(model, shape)
@@ -103,9 +106,8 @@ def sizes_table(report: Mapping[str, Any]) -> str:
         cells = [cell(model["name"], head=True)]
         for kind in SIZES:
             count, ratio = sizes.get(kind), model["compression_ratio"][kind]
-            text = words.NOTHING if count is None else console.size(count)
             beside = "" if ratio is None else f"<small>{words.times_text(ratio)}</small>"
-            cells.append(cell(text, exact=count, tag=beside))
+            cells.append(cell(_bytes(count), exact=count, tag=beside))
         parameters = sizes.get("parameters")
         text = words.NOTHING if parameters is None else f"{parameters / 1e6:.2f} M"
         rows.append([*cells, cell(text, exact=parameters)])
@@ -135,6 +137,20 @@ def _metric_cell(name: str, found: Mapping[str, Any]) -> str:
     value = found.get("value")
     interval = words.interval_text(name, found.get("low"), found.get("high"))
     return cell(f"{words.metric_text(name, value)} ({interval})", exact=value)
+
+
+def paired_table(report: Mapping[str, Any]) -> str:
+    """What the same rows say of each model against the baseline; empty where none were compared."""
+    columns, rows = paired_cells(report)
+    if not rows:
+        return ""
+    cells = [
+        [cell(name, head=True), *(cell(text, exact=exact) for text, exact in rest)]
+        for (name, _), *rest in rows
+    ]
+    heads = [name[0].upper() + name[1:] for name in columns]
+    note = f'<p class="note">{escape(paired_note(report))}</p>'
+    return f"<h2>{PAIRED}</h2>{note}{table(heads, cells)}"
 
 
 def latency_table(report: Mapping[str, Any]) -> str:
@@ -172,19 +188,27 @@ def starts_table(report: Mapping[str, Any]) -> str:
     known = [model for model in report["models"] if model.get("first_ms") is not None]
     if not known:
         return ""
+    memories = {"Peak memory": "peak_memory_bytes"}
+    if any(model.get("peak_gpu_bytes") is not None for model in known):
+        memories["Peak GPU memory"] = "peak_gpu_bytes"
     rows = []
     for model in known:
         spans = [model[key] for key in ("open_ms", "first_ms", "answer_ms")]
-        memory = model.get("peak_memory_bytes")
-        text = words.NOTHING if memory is None else console.size(memory)
+        held = [model.get(key) for key in memories.values()]
         cells = [cell(words.significant(span), exact=span) for span in spans]
-        rows.append([cell(model["name"], head=True), *cells, cell(text, exact=memory)])
-    heads = ["Model", "Opened in ms", "First call ms", "First answer after ms", "Peak memory"]
+        cells += [cell(_bytes(count), exact=count) for count in held]
+        rows.append([cell(model["name"], head=True), *cells])
+    heads = ["Model", "Opened in ms", "First call ms", "First answer after ms", *memories]
     note = (
-        "In a fresh process, from the import of its libraries to the first answer at the first "
-        "shape; the most memory that this process held at any shape."
+        "In a fresh process without a tokenizer, from the import of its libraries to the first "
+        "answer at the first shape; the most memory that this process held at any shape, and that "
+        "PyTorch held on a GPU."
     )
     return f'<h3>Start and memory</h3><p class="note">{note}</p>{table(heads, rows)}'
+
+
+def _bytes(count: int | None) -> str:
+    return words.NOTHING if count is None else console.size(count)
 
 
 def layers_table(report: Mapping[str, Any]) -> str:
@@ -194,7 +218,7 @@ def layers_table(report: Mapping[str, Any]) -> str:
             cell(model["name"], head=True),
             cell(row["part"], kind="text"),
             cell(f"{row['parameters']:,}", exact=row["parameters"]),
-            cell(share(row["sparsity"]), exact=row["sparsity"]),
+            cell(words.share(row["sparsity"]), exact=row["sparsity"]),
             cell(words.significant(row["bits_per_weight"]), exact=row["bits_per_weight"]),
             cell(console.size(row["bytes"]), exact=row["bytes"]),
         ]
@@ -226,8 +250,3 @@ def trainings_table(report: Mapping[str, Any]) -> str:
         )
     heads = ["Step", "In the lineage of", "First loss", "Last loss", "Kept at", "Score", "Kept"]
     return table(heads, rows, text_columns=(1, 5))
-
-
-def share(value: float | None) -> str:
-    """0.987 as `98.7 %`; a dash for nothing."""
-    return words.NOTHING if value is None else f"{100 * value:.1f} %"

@@ -138,8 +138,8 @@ def score(
 
     Returns:
         metric, value, n (rows), low, high, all (value, low and high of every metric), not_finite
-        (rows whose outputs hold NaN or infinity) and predicted (rows per predicted class, or
-        None).
+        (rows whose outputs hold NaN or infinity), predicted (rows per predicted class, or None)
+        and tokens (of a language model those that were scored, or None).
 
     Raises:
         InputError: as `bootstrap_interval`.
@@ -160,6 +160,7 @@ def score(
         "all": every,
         "not_finite": int((~finite).sum()),
         "predicted": predicted,
+        "tokens": int(labels.sum()) if task_name in LANGUAGE else None,
     }
 
 

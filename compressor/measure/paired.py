@@ -9,6 +9,7 @@ min(b, c) heads in b + c tosses (Q. McNemar, 1947).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,14 @@ from compressor.measure.metrics import (
 )
 
 ROUNDS = 1000
+
+
+def same_tokens(own: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> bool:
+    """Whether two entries of `metrics.score` may be compared.
+
+    A tokenizer that cuts the same rows into other tokens gives another language model's perplexity.
+    """
+    return (own or {}).get("tokens") == (base or {}).get("tokens")
 
 
 def compare(

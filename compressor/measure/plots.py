@@ -30,6 +30,7 @@ from compressor.measure.marks import (
     new_axes,
 )
 from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.paired import same_tokens
 from compressor.measure.report import first_shape, model_named, p50_at
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def pareto_plot(report: Mapping[str, Any], across: str) -> tuple[str, str] | Non
     """
     reference = model_named(report["models"], report["baseline"])
     upward = "accuracy" if reference["accuracy"] else "latency"
-    marks, left_out = _marks(report["models"], across, upward, first_shape(report["models"]))
+    marks, left_out = _marks(report["models"], reference, across, upward)
     if upward == across or len(marks) < 2:
         return None
     metric = reference["accuracy"]["metric"] if upward == "accuracy" else ""
@@ -109,15 +110,17 @@ def latency_plot(report: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _marks(
-    models: Sequence[Model], across: str, upward: str, shape: tuple[int, int] | None
+    models: Sequence[Model], reference: Model, across: str, upward: str
 ) -> tuple[list[Mark], list[str]]:
     """The models that have both numbers, and the names of those that have not."""
+    shape = first_shape(models)
     marks, left_out = [], []
     for model in models:
+        alike = same_tokens(model["accuracy"], reference["accuracy"])
         place = {
             "latency": p50_at(model, shape) if shape else None,
             "disk": _megabytes(model),
-            "accuracy": _printed(model, "value"),
+            "accuracy": _printed(model, "value") if alike else None,
         }
         x, y = place[across], place[upward]
         if x is None or y is None:

@@ -1,4 +1,4 @@
-"""From measurements to a report: ratios against the baseline, the Pareto set, rows for a table.
+"""From measurements to a report: ratios against the baseline, and the Pareto set.
 
 Everything is plain data. `build_report` takes what was measured and adds what follows from it;
 nothing here measures, and no number is rounded before it is printed.
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from compressor import console
 from compressor.errors import InputError
 from compressor.measure import words
 from compressor.measure.findings import find_problems, summarise
 from compressor.measure.metrics import LOWER_IS_BETTER
+from compressor.measure.paired import same_tokens
 from compressor.measure.schema import SCHEMA, SIZES, validate_report
 from compressor.measure.speed import speedups
 
@@ -25,7 +25,7 @@ Model = Mapping[str, Any]
 _OF_MATRICES = dict.fromkeys(("matrices_nonzero", "matrices_bitmask", "matrices_index"), "matrices")
 
 
-__all__ = ["build_report", "model_named", "pareto_front", "report_rows", "validate_report"]
+__all__ = ["build_report", "model_named", "pareto_front", "validate_report"]
 
 
 def build_report(
@@ -86,48 +86,6 @@ def build_report(
     report["summary"] = summarise(report)
     validate_report(report)
     return report
-
-
-def report_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The report as a table for the terminal.
-
-    Returns:
-        (columns, rows), all text. The metric's columns are left out when nothing was scored, and
-        latency is that of the first shape. `*` marks the Pareto set.
-    """
-    models = report["models"]
-    reference = model_named(models, report["baseline"])
-    metric = (reference["accuracy"] or {}).get("metric")
-    shape = first_shape(models)
-    columns = ["model", "runtime"]
-    if metric:
-        columns += [words.metric_heading(metric), "95 %", "drop"]
-    columns += ["disk", "smaller"]
-    if shape:
-        columns += [f"ms {shape[0]}x{shape[1]}", "faster", "95 %"]
-    if metric:
-        columns.append("score/byte")
-    columns.append("Pareto")
-    rows = []
-    for model in models:
-        own = model["name"] == report["baseline"]
-        row = [f"{model['name']} (base)" if own else model["name"], model["runtime"]]
-        if metric:
-            accuracy = model["accuracy"] or {}
-            row.append(words.metric_text(metric, accuracy.get("value")))
-            row.append(words.interval_text(metric, accuracy.get("low"), accuracy.get("high")))
-            row.append(words.drop_text(model["drop"], report["drop_unit"]))
-        disk = (model["size"] or {}).get("disk")
-        row.append(words.NOTHING if disk is None else console.size(disk))
-        row.append(words.times_text(model["compression_ratio"]["disk"]))
-        if shape:
-            row.append(words.significant(p50_at(model, shape)))
-            row.append(words.times_text(model["speedup"]))
-            row.append(words.times_interval_text(model["speedup_low"], model["speedup_high"]))
-        if metric:
-            row.append(words.times_text(model["compression_to_accuracy"]))
-        rows.append([*row, "*" if model["pareto"] else ""])
-    return columns, rows
 
 
 def pareto_front(points: Sequence[Sequence[float] | None]) -> list[bool]:
@@ -219,7 +177,8 @@ def _retention_and_drop(
 ) -> tuple[float | None, float | None]:
     """Metric / baseline metric, and what was lost: points, or per cent where nothing bounds it.
 
-    Where lower is better retention is turned over, so that 1 is "as good" and less is worse.
+    Where lower is better retention is turned over, so that 1 is "as good" and less is worse. Both
+    are None for perplexities over the tokens of different tokenizers.
     """
     if not accuracy or not base or accuracy["value"] is None or base["value"] is None:
         return None, None
@@ -228,6 +187,8 @@ def _retention_and_drop(
         raise InputError(
             f"the models were scored by different metrics: {accuracy['metric']}, {base['metric']}"
         )
+    if not same_tokens(accuracy, base):
+        return None, None
     drop = drop_between(base["metric"], own, theirs)
     if base["metric"] in LOWER_IS_BETTER:
         return (theirs / own if own > 0 else None), drop
@@ -249,7 +210,7 @@ def _pareto(models: Sequence[Model], reference: Model) -> tuple[list[str], list[
 
     def accuracy(model: Model) -> float | None:
         value = (model["accuracy"] or {}).get("value")
-        if value is None:
+        if value is None or not same_tokens(model["accuracy"], reference["accuracy"]):
             return None
         return value if model["accuracy"]["metric"] in LOWER_IS_BETTER else -value
 

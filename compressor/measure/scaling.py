@@ -6,7 +6,7 @@ of tokens of a row (attention):
     t(b, n) = fixed + token * b n + pair * b n^2
 
 The limit is the time of the same call's matrix products alone: plain float32 products of the shapes
-of the layers' own matrices, one after the other.
+of the layers' own matrices and of their attention's heads, one after the other.
 """
 
 from __future__ import annotations
@@ -23,8 +23,15 @@ BATCHES = (1, 4, 16)
 
 
 def grid(longest: int) -> list[tuple[int, int]]:
-    """The (batch, length) pairs that are measured for inputs of at most `longest` tokens."""
-    return [(batch, length) for batch in BATCHES for length in LENGTHS if length <= longest]
+    """The (batch, length) pairs that are measured for inputs of at most `longest` tokens.
+
+    One length could not tell a token's price from a pair's, so short models have lengths of their
+    own: the longest, its half and its quarter.
+    """
+    lengths = [length for length in LENGTHS if length <= longest]
+    if len(lengths) < 2:
+        lengths = sorted({-(-longest // part) for part in (4, 2, 1)})
+    return [(batch, length) for batch in BATCHES for length in lengths]
 
 
 def fit(rows: Sequence[Row]) -> dict[str, float]:

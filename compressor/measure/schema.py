@@ -1,16 +1,11 @@
-"""The shapes of `report.json` and `compare.json`, checked when one is made and when one is read.
-
-A specification is a type, a set of allowed words, `[item]` for a list, a dict of required keys
-(more keys are welcome; one that ends in "?" may be absent), or `(specification, None)` where null
-is allowed.
-"""
+"""The shapes of `report.json` and `compare.json`, checked when one is made and when one is read."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from compressor.errors import InputError
+from compressor.measure.shape import check_shape
 
 SCHEMA = 1
 
@@ -22,6 +17,7 @@ _ACCURACY = {
     "n": int,
     "low": _NUMBER_OR_NULL,
     "high": _NUMBER_OR_NULL,
+    "tokens?": (int, None),  # of a language model those that were scored
 }
 
 _PAIRED = {
@@ -71,10 +67,39 @@ _TRAINING = {
     "kept_step": (int, None),  # where the weights that were kept were reached
 }
 
+# How latency grows with batch and length, see `scaling.scaling_of`.
+_SCALING = {
+    "fit": dict.fromkeys(("fixed_ms", "token_ms", "pair_ms", "error"), float),
+    "rows": [
+        {
+            **dict.fromkeys(("batch", "length"), int),
+            **dict.fromkeys(("p50_ms", "products_ms", "share"), float),
+        }
+    ],
+}
+
+_LOSSES = [_NUMBER_OR_NULL]
+# The loss around the weights.
+_LANDSCAPE = {
+    "rows": int,
+    "places": [float],  # along each direction
+    "lines": [_LOSSES],  # one for each direction
+    "surface": [_LOSSES],
+    "between": ({"places": [float], "losses": _LOSSES}, None),
+    "rho": float,
+    **dict.fromkeys(
+        ("worst", "adaptive_worst", "average", "eigenvalue", "trace", "seconds"), _NUMBER_OR_NULL
+    ),
+}
+
 _MODEL = {
     "name": str,
     "path": str,
     "runtime": {"torch", "onnxruntime"},
+    "device?": str,
+    "precision?": str,
+    "stored_in?": str,
+    "steps?": [{}],  # of the lineage
     "accuracy": (_ACCURACY, None),
     "paired": (_PAIRED, None),
     "size": ({**dict.fromkeys(SIZES, (int, None)), "parameters": (int, None)}, None),
@@ -90,6 +115,9 @@ _MODEL = {
     "first_ms?": _NUMBER_OR_NULL,
     "answer_ms?": _NUMBER_OR_NULL,
     "peak_memory_bytes?": (int, None),
+    "peak_gpu_bytes?": (int, None),
+    "scaling?": _SCALING,
+    "landscape?": (_LANDSCAPE, None),
     "speedup": _NUMBER_OR_NULL,
     "speedup_low": _NUMBER_OR_NULL,
     "speedup_high": _NUMBER_OR_NULL,
@@ -122,6 +150,7 @@ _REPORT = {
     "findings": [str],
     "models": [_MODEL],
     "training?": [_TRAINING],
+    "inputs?": {},  # what --reuse knows the report again by
     "gates": [
         {"gate": str, "model": str, "limit": float, "value": _NUMBER_OR_NULL, "passed": bool}
     ],
@@ -178,7 +207,9 @@ _COMPARISON = {
             "data": (str, None),
             "data_hash": (str, None),
             "split": (str, None),
+            "columns": (str, None),
             "max_length": (int, None),
+            "tokens": [int],  # scored, each number once; none but of language models
             "shapes": [[int]],  # batch and length
             "baseline": str,
             "findings": [str],
@@ -186,8 +217,6 @@ _COMPARISON = {
         }
     ],
 }
-
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def validate_report(report: Any, *, where: str = "report.json") -> None:
@@ -206,7 +235,7 @@ def validate_report(report: Any, *, where: str = "report.json") -> None:
             hint="make it again with this version's `compressor benchmark`",
             where=where,
         )
-    _check(report, _REPORT, "", where)
+    check_shape(report, _REPORT, where)
     _check_names(report, where)
 
 
@@ -220,7 +249,7 @@ def validate_comparison(comparison: Any, *, where: str = "compare.json") -> None
     Raises:
         InputError: the first key that is missing or holds the wrong kind of value.
     """
-    _check(comparison, _COMPARISON, "", where)
+    check_shape(comparison, _COMPARISON, where)
     if comparison["schema"] != COMPARISON_SCHEMA:
         raise InputError(
             f"comparison schema {comparison['schema']}, expected {COMPARISON_SCHEMA}",
@@ -240,47 +269,3 @@ def _check_names(report: Any, where: str) -> None:
             f"baseline {report['baseline']!r} is not among the models: {', '.join(names)}",
             where=where,
         )
-
-
-def _check(value: Any, expected: Any, key: str, where: str) -> None:
-    if isinstance(expected, tuple):
-        if value is not None:
-            _check(value, expected[0], key, where)
-    elif isinstance(expected, dict):
-        if not isinstance(value, dict):
-            raise _wrong(value, "an object", key, where)
-        _check_keys(value, expected, key, where)
-    elif isinstance(expected, list):
-        if not isinstance(value, list):
-            raise _wrong(value, "a list", key, where)
-        for index, item in enumerate(value):
-            _check(item, expected[0], f"{key}[{index}]", where)
-    elif isinstance(expected, set):
-        if value not in expected:
-            raise _wrong(value, " or ".join(sorted(expected)), key, where)
-    elif not _is_a(value, expected):
-        raise _wrong(value, _TYPE_NAMES[expected], key, where)
-
-
-def _check_keys(value: dict[str, Any], expected: dict[str, Any], key: str, where: str) -> None:
-    for wanted, part in expected.items():
-        name = wanted.removesuffix("?")
-        place = f"{key}.{name}" if key else name
-        if name in value:
-            _check(value[name], part, place, where)
-        elif name == wanted:
-            raise InputError(f"{place} is missing", where=where)
-
-
-def _is_a(value: Any, kind: type) -> bool:
-    if kind is float:
-        # JSON writes 2.0 as 2 in other tools; true is an int to Python and no number to anyone.
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and math.isfinite(value)
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _wrong(value: Any, expected: str, key: str, where: str) -> InputError:
-    return InputError(
-        f"{key or 'the report'}: expected {expected}, found {value!r:.80}", where=where
-    )

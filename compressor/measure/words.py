@@ -25,11 +25,15 @@ POINTS = "points"
 
 
 def unique_names(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with its parent's where two are alike."""
-    return [
-        name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    """Each folder's name, with as many of the folders above it as tell it from the others."""
+    above = [folder.resolve().parent.parts[1:] for folder in folders]
+    found = list(names)
+    for depth in range(1, max(map(len, above), default=0) + 1):
+        found = [
+            name if found.count(name) == 1 else "/".join([*parents[-depth:], own])
+            for name, own, parents in zip(found, names, above, strict=True)
+        ]
+    return found
 
 
 def metric_name(metric: str) -> str:
@@ -103,6 +107,23 @@ def times_interval_text(low: float | None, high: float | None) -> str:
 def gain(ratio: float, more: str, less: str) -> tuple[str, str]:
     """A ratio and its word; one below 1 is turned over: 0.5 is `2.00x` and `less`."""
     return (times_text(ratio), more) if ratio >= 1 else (times_text(1 / ratio), less)
+
+
+def share(value: float | None) -> str:
+    """0.987 as `98.7 %`; a dash for nothing."""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
+def chance(value: float | None) -> str:
+    """A p-value: `0.031`, and `< 0.001` below; a dash for nothing."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def shapes_timed(models: Iterable[Mapping[str, Any]]) -> int:
+    """How many shapes the speed-ups of a report are means over."""
+    return max((len(model["speedup_by_shape"]) for model in models), default=0)
 
 
 def significant(value: float | None) -> str:

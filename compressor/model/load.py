@@ -35,7 +35,7 @@ class Loaded:
 
     Attributes:
         model: the torch module.
-        tokenizer: its tokenizer; None for models of images.
+        tokenizer: its tokenizer; None for models of images, and where it was not asked for.
         checkpoint: the opened folder.
         task: a key of `TASKS`, or None for a model without a head.
     """
@@ -86,6 +86,7 @@ def load(
     seed: int = 0,
     values: bool = True,
     own_head: bool = False,
+    tokenizer: bool = True,
 ) -> Loaded:
     """Load a checkpoint for a task.
 
@@ -100,6 +101,7 @@ def load(
         values: False reads none and leaves the module on the meta device, which costs no memory
             and tells whether the checkpoint would load.
         own_head: without a task, keep the head that the checkpoint has.
+        tokenizer: False leaves it out, for whoever has ids already.
 
     Raises:
         InputError: tensors missing, unexpected or of another shape than the config says.
@@ -144,7 +146,8 @@ def load(
             ) from problem
     has_head = "For" in model_class.__name__
     _refuse_incomplete(checkpoint, model, report, new_head=new_head, has_head=has_head)
-    return Loaded(model.eval(), _tokenizer(checkpoint, model), checkpoint, task)
+    beside = _tokenizer(checkpoint, model) if tokenizer else None
+    return Loaded(model.eval(), beside, checkpoint, task)
 
 
 def load_whole(

@@ -6,42 +6,54 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from compressor.checkpoint.products import Products
+
 if TYPE_CHECKING:
     import torch
 
 
 def open_products(
-    matrices: Sequence[tuple[int, int]], threads: int, device: str
+    products: Products, threads: int, device: str
 ) -> Callable[[int, int], Callable[[], object]]:
     """A candidate that computes the matrix products of a call and nothing else.
 
     Args:
-        matrices: (out, in) of every matrix of the layers.
+        products: what is multiplied.
         threads: that it may use.
         device: "cpu" or "cuda".
 
     Returns:
-        A function from (batch, length) to a ready call: x W^T in float32 for each matrix, with
-        random x [batch * length, in].
+        A function from (batch, length) to a ready call, in float32 on random numbers: x W^T for
+        each matrix, x [batch * length, in], and q k^T and its product with k for each attention,
+        q and k [batch, heads, length, width].
     """
     import torch
 
     torch.set_num_threads(threads)
-    weights = [torch.randn(shape, device=device) for shape in matrices]
+    weights = [torch.randn(shape, device=device) for shape in products.matrices]
 
     def prepare(batch: int, length: int) -> Callable[[], object]:
-        tokens = batch * length
-        inputs = {size: torch.randn(tokens, size, device=device) for _, size in matrices}
-        return partial(_multiply, [(inputs[weight.shape[1]], weight) for weight in weights])
+        widths = {shape[1] for shape in products.matrices}
+        inputs = {n: torch.randn(batch * length, n, device=device) for n in widths}
+        heads = {
+            shape: torch.randn(2, batch, shape[0], length, shape[1], device=device)
+            for shape in products.attentions
+        }
+        maps = [(inputs[weight.shape[1]], weight) for weight in weights]
+        return partial(_multiply, maps, [heads[shape] for shape in products.attentions])
 
     return prepare
 
 
-def _multiply(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+def _multiply(
+    maps: Sequence[tuple[torch.Tensor, torch.Tensor]], attentions: Sequence[torch.Tensor]
+) -> None:
     import torch
 
     with torch.inference_mode():
-        for inputs, weight in pairs:
+        for inputs, weight in maps:
             torch.nn.functional.linear(inputs, weight)
-    if pairs and pairs[0][0].is_cuda:
+        for queries, keys in attentions:
+            torch.matmul(torch.matmul(queries, keys.mT), keys)
+    if maps and maps[0][0].is_cuda:
         torch.cuda.synchronize()

@@ -1,5 +1,6 @@
 """`benchmark` and `export` by the command line: lineage, gates in both directions, honesty."""
 
+import functools
 import json
 
 import numpy as np
@@ -19,17 +20,6 @@ QUICK = ["--shapes", "1x8,2x16", "--rounds", "3", "--starts", "1"]
 
 def go(*words):
     return run([str(word) for word in words])
-
-
-@pytest.fixture(scope="module")
-def exported(workshop):
-    """The teacher as int8 and as ONNX, beside it."""
-    for name in ("int8", "onnx"):
-        if (workshop / name).exists():
-            continue
-        source, verb = ("teacher", "quantize") if name == "int8" else ("int8", "export")
-        assert go(verb, workshop / source, "-o", workshop / name) == 0
-    return workshop
 
 
 @pytest.fixture
@@ -219,6 +209,60 @@ def test_folders_of_one_name_keep_their_weights_apart(here, tmp_path):
     assert len(set(weights.values())) == 2
 
 
+def test_folders_of_one_name_and_one_parents_name_are_all_measured(here, tmp_path):
+    for seed, layers in (("s0", 6), ("s1", 2)):
+        tiny.checkpoint(tmp_path / seed / "bert" / "final", num_hidden_layers=layers)
+    paths = ["s0/bert/final", "s1/bert/final"]
+    gates = ["--min-compression", 1.01]
+    words = [*paths, "--baseline", here / "teacher", *gates]
+    assert go("benchmark", *words, *QUICK, "-o", "report") == 4
+    report = report_of(tmp_path / "report.refused")
+    assert [model["name"] for model in report["models"]] == ["teacher", *paths]
+    assert [gate["passed"] for gate in report["gates"]] == [False, True]
+    assert go("benchmark", paths[1], "--baseline", paths[0], *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    assert [model["name"] for model in report["models"]] == paths
+    assert report["baseline"] == paths[0]
+
+
+def test_a_folder_given_twice_is_refused_at_once(here, tmp_path, capsys):
+    words = [here / "onnx", here / "onnx" / ".." / "onnx", *QUICK]
+    assert go("benchmark", *words, "-o", "report") == 3
+    assert "are the same folder" in capsys.readouterr().err
+    assert go("benchmark", here / "teacher", "--baseline", here / "teacher", "--dry-run") == 0
+
+
+def test_perplexities_over_other_tokens_are_not_compared_and_no_gate_judges_them(
+    here, tmp_path, capsys
+):
+    from tokenizers import Regex, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    for name in ("words", "letters"):
+        tiny.checkpoint(tmp_path / name, "gpt2", head="AutoModelForCausalLM", labels=None)
+    core = tiny.tokenizer().backend_tokenizer
+    core.pre_tokenizer = pre_tokenizers.Split(Regex("[a-z]"), "isolated")
+    letters = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]")
+    letters.save_pretrained(tmp_path / "letters")
+    words = ["letters", "--baseline", "words", "--data", here / "data", "--task", "causal-lm"]
+    assert go("benchmark", *words, *QUICK, "-o", "report") == 0
+    report = report_of(tmp_path / "report")
+    own = report["models"][1]
+    assert own["accuracy"]["tokens"] > report["models"][0]["accuracy"]["tokens"] > 0
+    assert (own["drop"], own["retention"], own["compression_to_accuracy"]) == (None, None, None)
+    assert own["paired"] is None
+    assert not own["pareto"]
+    assert "another tokenizer cuts the same rows into other tokens" in report["findings"][0]
+    assert report["summary"].startswith("No candidate has an accuracy that can be compared")
+    for gate in ("--max-drop", "--min-retention"):
+        capsys.readouterr()
+        assert go("benchmark", *words, *QUICK, gate, 1, "-o", "gated") == 3
+        assert f"{gate} cannot be judged: perplexity of letters" in capsys.readouterr().err
+    words[2] = "report"  # the stored report remembers its tokens
+    assert go("benchmark", *words, *QUICK, "-o", "again") == 0
+    assert report_of(tmp_path / "again")["models"][1]["drop"] is None
+
+
 def test_two_reports_of_one_teacher_are_compared(here, tmp_path, capsys):
     for name, seed in (("first", 1), ("second", 2)):
         words = [here / "onnx", "--data", here / "data", *QUICK, "--seed", seed]
@@ -233,7 +277,10 @@ def test_two_reports_of_one_teacher_are_compared(here, tmp_path, capsys):
             assert shown["p50_ms"] == model["latency"][0]["p50_ms"]
 
 
-def test_junit_without_gates_is_refused(here, capsys):
+def test_junit_without_gates_is_refused(here, tmp_path, capsys):
+    words = [here / "onnx", *QUICK, "--min-compression", 1, "--junit", tmp_path, "-o", "report"]
+    assert go("benchmark", *words) == 3
+    assert "is a folder" in capsys.readouterr().err
     assert go("benchmark", here / "onnx", *QUICK, "--junit", "gates.xml", "-o", "report") == 2
     assert "there is none" in capsys.readouterr().err
 
@@ -250,6 +297,39 @@ def test_start_memory_and_packed_size_are_measured_and_a_copy_is_as_fast(here, t
     assert 0 < onnx["size"]["zstd"] < onnx["size"]["disk"]
 
 
+def test_opening_calls_nothing_and_reads_no_tokenizer(here, tmp_path, monkeypatch, capfd):
+    from transformers import AutoTokenizer, BertForSequenceClassification
+
+    from compressor.commands.candidates import open_calls
+
+    calls, forward = [], BertForSequenceClassification.forward
+
+    @functools.wraps(forward)
+    def counted(*inputs, **named):
+        calls.append(1)
+        return forward(*inputs, **named)
+
+    monkeypatch.setattr(BertForSequenceClassification, "forward", counted)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", None)
+    for name in ("teacher", "int8"):
+        calls.clear()
+        prepare = open_calls(open_checkpoint(here / name), 1, "cpu", 100, "fp32")
+        assert calls == []
+        assert prepare(2, 8)().shape == (2, 2)
+        assert calls == [1]
+    assert "%|" not in capfd.readouterr().err
+
+
+def test_a_decoder_that_classifies_is_timed_without_a_padding_token(tmp_path):
+    from compressor.commands.candidates import open_calls
+
+    folder = tiny.checkpoint(tmp_path / "gpt2", "gpt2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
+    call = open_calls(open_checkpoint(folder), 1, "cpu", 100, "fp32")(2, 8)
+    assert call().shape == (2, 2)
+
+
 def test_growth_is_measured_beside_the_matrix_products(here, tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "SCALING_ROUNDS", 3)
     monkeypatch.setattr(timing, "SCALING_SECONDS", 0.2)
@@ -262,6 +342,15 @@ def test_growth_is_measured_beside_the_matrix_products(here, tmp_path, monkeypat
         assert all(row["share"] == row["products_ms"] / row["p50_ms"] for row in rows)
         assert set(model["scaling"]["fit"]) == {"fixed_ms", "token_ms", "pair_ms", "error"}
     assert "<h2>Growth</h2>" in (tmp_path / "report/report.html").read_text()
+
+
+def test_growth_of_a_model_of_few_positions(here, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "SCALING_ROUNDS", 3)
+    monkeypatch.setattr(timing, "SCALING_SECONDS", 0.2)
+    tiny.checkpoint(tmp_path / "short", max_position_embeddings=12)
+    assert go("benchmark", "short", "--scaling", *QUICK, "-o", "report") == 0
+    (model,) = report_of(tmp_path / "report")["models"]
+    assert {row["length"] for row in model["scaling"]["rows"]} == {3, 6, 12}
 
 
 def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path, capsys):
@@ -290,72 +379,6 @@ def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path,
 def test_a_landscape_without_rows_is_refused_at_once(here, capsys):
     assert go("benchmark", here / "teacher", "--landscape", "-o", "report") == 2
     assert "--data" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def stored(exported, tmp_path_factory):
-    """A report of the teacher alone."""
-    folder = tmp_path_factory.mktemp("stored")
-    words = ["benchmark", exported / "teacher", "--data", exported / "data", *QUICK]
-    assert go(*words, "-o", folder / "first") == 0
-    return folder / "first"
-
-
-class TestStoredBaseline:
-    """`--baseline report.json`: accuracy and size, never latency."""
-
-    @pytest.mark.parametrize("name", ["", "report.json"])
-    def test_it_serves_for_accuracy_and_size(self, here, tmp_path, stored, name):
-        words = [here / "onnx", "--baseline", stored / name, "--data", here / "data", *QUICK]
-        gates = ["--max-drop", 50, "--min-compression", 0.1, "--max-latency-ms", 100_000]
-        assert go("benchmark", *words, *gates, "-o", "report") == 0
-        report = report_of(tmp_path / "report")
-        teacher, onnx = report["models"]
-        assert report["baseline"] == teacher["name"] == "teacher"
-        first = report_of(stored)["models"][0]
-        assert teacher["accuracy"] == first["accuracy"]
-        assert teacher["latency"] == []
-        assert onnx["speedup"] is None
-        assert onnx["paired"] is None
-        drop = 100 * (first["accuracy"]["value"] - onnx["accuracy"]["value"])
-        assert onnx["drop"] == pytest.approx(drop)
-        assert onnx["compression_ratio"]["disk"] == first["size"]["disk"] / onnx["size"]["disk"]
-        assert len(report["gates"]) == 3
-
-    def test_without_rows_sizes_are_compared(self, here, tmp_path, stored):
-        assert go("benchmark", here / "onnx", "--baseline", stored, *QUICK, "-o", "report") == 0
-        teacher, onnx = report_of(tmp_path / "report")["models"]
-        assert teacher["accuracy"] is None
-        assert onnx["compression_ratio"]["disk"] is not None
-
-    @pytest.mark.parametrize(
-        ("flags", "code", "said"),
-        [
-            (["--min-speedup", 1], 2, "another run's"),
-            (["--disagreements", "rows.jsonl"], 2, "keeps no answers"),
-            (["--split", "train"], 3, "another split"),
-            (["--max-length", 8], 3, "another longest input"),
-        ],
-    )
-    def test_what_it_cannot_answer_is_refused(self, here, capsys, stored, flags, code, said):
-        words = [here / "onnx", "--baseline", stored, "--data", here / "data", *QUICK]
-        assert go("benchmark", *words, *flags, "-o", "report") == code
-        assert said in capsys.readouterr().err
-
-    def test_other_rows_are_refused(self, here, tmp_path, capsys, stored):
-        (tmp_path / "other").mkdir()
-        lines = (here / "data" / "validation.jsonl").read_text().splitlines()
-        (tmp_path / "other/validation.jsonl").write_text("\n".join(lines[:20]))
-        words = [here / "onnx", "--baseline", stored, "--data", "other", *QUICK, "-o", "report"]
-        assert go("benchmark", *words) == 3
-        assert "another data" in capsys.readouterr().err
-
-    @pytest.mark.parametrize("text", ["{", "{}", "[]"])
-    def test_what_is_no_report_is_refused(self, here, tmp_path, capsys, text):
-        (tmp_path / "broken.json").write_text(text)
-        words = ["benchmark", here / "onnx", "--baseline", "broken.json", *QUICK, "-o", "report"]
-        assert go(*words) == 3
-        assert "broken.json" in capsys.readouterr().err
 
 
 @pytest.fixture

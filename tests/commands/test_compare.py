@@ -114,18 +114,23 @@ def test_a_report_given_twice_is_refused(here, capsys):
     assert not (here / "out").exists()
 
 
-def test_reports_of_one_name_are_told_apart_by_the_folder_above_or_refused(here, capsys):
+def test_reports_of_one_name_are_told_apart_by_the_folders_above(here):
     put("a/run", stored(threads=4))
     put("b/run", small(threads=8))
     assert go("compare", "a/run", "b/run", "two/report", "-o", "out") == 0
     found = json.loads((here / "out" / "compare.json").read_text())
     assert [entry["name"] for entry in found["reports"]] == ["a/run", "b/run", "two"]
-    capsys.readouterr()
     put("deep/a/run", stored(threads=16))
-    assert go("compare", "a/run", "deep/a/run", "-o", "other") == 3
-    assert "two reports are called a/run: a/run/report.json and deep/a/run/report.json" in (
-        capsys.readouterr().err
-    )
+    assert go("compare", "a/run", "deep/a/run", "-o", "other") == 0
+    found = json.loads((here / "other" / "compare.json").read_text())
+    assert [entry["name"] for entry in found["reports"]] == [f"{here.name}/a/run", "deep/a/run"]
+
+
+def test_reports_that_nothing_tells_apart_are_refused(here, capsys):
+    put("a/run", stored(threads=4))
+    (here / "a" / "run.json").write_bytes(as_json(stored(threads=8)))
+    assert go("compare", "a/run", "a/run.json", "-o", "out") == 3
+    assert "two reports are called" in capsys.readouterr().err
 
 
 def test_a_file_of_another_name_goes_by_it(here):

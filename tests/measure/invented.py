@@ -159,6 +159,7 @@ def stored(models: list[dict] | None = None, **changes) -> dict:
         "data": "sst2",
         "data_hash": "sha256:5512000000",
         "split": "validation",
+        "columns": {"inputs": ["sentence"], "label": "label"},
         "max_length": 128,
         **changes,
     }

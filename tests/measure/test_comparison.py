@@ -34,6 +34,18 @@ def test_reports_that_agree_in_everything_still_do_not_compare_in_time():
     assert TIMES in notes(found)
 
 
+def test_times_beside_a_stored_baseline_do_not_compare_either():
+    reports = [stored(two_models()), stored(two_models(), threads=4)]
+    for report in reports:
+        report["models"][0]["latency"] = []
+    found = compare(a=reports[0], b=reports[1])
+    assert TIMES in notes(found)
+    assert "The threads differ (a: 2; b: 4)" in notes(found)
+    assert not {"speedup", "latency"} & set(found["comparable"])
+    assert found["reports"][0]["shapes"][0] == [1, 32]
+    assert comparison_rows(found)[0][-1] == "ms 1x32"
+
+
 def test_one_report_needs_no_warning():
     found = compare(a=stored())
     assert found["notes"] == []
@@ -56,6 +68,11 @@ def test_one_report_needs_no_warning():
         (
             {"split": "test"},
             "The splits differ (a: validation; b: test), so accuracies and drops of",
+            {"accuracy", "drop"},
+        ),
+        (
+            {"columns": {"inputs": ["sentence"], "label": "gold"}},
+            "The columns differ (a: sentence, label; b: sentence, gold), so accuracies and drops",
             {"accuracy", "drop"},
         ),
         (
@@ -101,6 +118,18 @@ def test_other_metrics_and_shapes_are_differences():
     assert (rows[0][-1], rows[-1][-1]) == ("12.0 (1x32)", "9.00 (1x128)")
 
 
+def test_perplexities_over_other_tokens_are_a_difference():
+    reports = []
+    for tokens in (1000, 4000):
+        models = two_models()
+        for model in models:
+            model["accuracy"] = accuracy(10.0, "perplexity", tokens=tokens)
+        reports.append(stored(models))
+    found = compare(a=reports[0], b=reports[1])
+    assert "The tokens scored differ (a: 1,000; b: 4,000)" in notes(found)
+    assert "accuracy" not in found["comparable"]
+
+
 def test_three_reports_are_grouped_by_what_they_agree_in():
     found = compare(a=stored(), b=stored(threads=4), c=stored())
     assert "(a and c: 2; b: 4)" in notes(found)
@@ -121,7 +150,7 @@ def test_weights_that_are_not_recorded_agree_with_nothing(broken):
     assert both["same_weights"] == []
 
 
-@pytest.mark.parametrize("key", ["data_hash", "split", "max_length"])
+@pytest.mark.parametrize("key", ["data_hash", "split", "columns", "max_length"])
 def test_rows_that_are_not_recorded_agree_with_nothing(key):
     reports = [stored(), stored()]
     for report in reports:

@@ -25,6 +25,22 @@ def test_markdown_has_the_table_the_findings_and_the_gates(judged):
     assert text.count("✅") == sum(gate["passed"] for gate in judged["gates"]) > 0
 
 
+def test_markdown_says_what_its_columns_are_and_what_the_same_rows_say(judged):
+    text = render_markdown(judged)
+    assert "faster: ms of the baseline / of the model, geometric mean over 3 shapes" in text
+    assert "on the same rows" not in text
+    judged["models"][1]["paired"] = {
+        "difference": -0.01,
+        "low": -0.02,
+        "high": 0.0,
+        "agreement": 0.95,
+        "mcnemar": 0.04,
+    }
+    text = render_markdown(judged)
+    assert "Against the baseline on the same rows:" in text
+    assert "| student | -1.0 | -2.0 to 0.0 | 95.0 % | 0.040 |" in text
+
+
 def test_a_name_cannot_break_the_table(judged):
     judged["models"][1]["name"] = "a|b<!--"
     assert "a\\|b&lt;!--" in render_markdown(judged)

@@ -115,6 +115,51 @@ def test_an_int8_export_is_int8_and_a_float_one_is_not(machine, make):
     assert findings(machine, models)[0].startswith("out, int8 (simulated), is 1.25x slower")
 
 
+def test_an_int8_graph_slower_than_the_float_graph_beside_it(machine, make):
+    tuned = {**make.step("finetune"), "inputs": {"model": {"weights": "sha256:1"}}}
+    float_, int8 = ({**make.step("export"), "options": {"weights": w}} for w in ("fp32", "int8"))
+    quantized = make.step("quantize", "dynamic")
+
+    def found(*lineages):
+        teacher, *graphs = (
+            make.measured(name, disk, ms, 0.9, steps=steps, runtime=runtime)
+            for (name, disk, ms, runtime), steps in zip(
+                (
+                    ("teacher", 90, 12.0, "torch"),
+                    ("graph-fp32", 90, 4.0, "onnxruntime"),
+                    ("graph-int8", 24, 6.0, "onnxruntime"),
+                ),
+                lineages,
+                strict=True,
+            )
+        )
+        return findings(machine, [teacher, *graphs])
+
+    said = [
+        "graph-int8, int8, is 1.50x slower than graph-fp32, the float graph of what it was made "
+        "from."
+    ]
+    assert found([tuned], [tuned, float_], [tuned, int8]) == said
+    assert found([tuned], [tuned, float_], [tuned, quantized, int8]) == said
+    # Of a checkpoint without a lineage the weights tell which it is.
+    for step, weights in ((float_, "sha256:1"), (int8, "sha256:1")):
+        step["inputs"] = {"model": {"weights": weights}}
+    assert found([], [float_], [int8]) == said
+    int8["inputs"] = {"model": {"weights": "sha256:2"}}
+    assert found([], [float_], [int8]) == []
+
+
+def test_what_the_starts_do_not_tell_apart_is_not_slower(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 9.6)]
+    for model, starts in zip(models, ([9.0, 9.0, 9.0], [7.0, 9.6, 12.2]), strict=True):
+        for row, factor in zip(model["latency"], (1, 3, 6), strict=True):
+            row["starts_ms"] = [[ms * factor] for ms in starts]
+    assert findings(machine, models) == []
+    for row, factor in zip(models[1]["latency"], (1, 3, 6), strict=True):
+        row["starts_ms"] = [[ms * factor] for ms in (9.5, 9.6, 9.7)]
+    assert findings(machine, models) == ["b is 1.07x slower than a, the baseline."]
+
+
 def test_slower_than_the_baseline(machine, make):
     models = [make.measured("a", 90, 9.0), make.measured("b", 50, 10.0)]
     assert findings(machine, models) == ["b is 1.11x slower than a, the baseline."]
@@ -162,7 +207,25 @@ def test_the_summary_speaks_of_what_was_measured(machine, make):
     scored = make.measured("a", 90, 9.0, 0.9)
     dead = make.measured("dead", 9, 1.0, math.nan)
     assert summary(scored, dead) == "No candidate has an accuracy that can be compared with a."
+    dead_too = make.measured("a", 90, 9.0, math.nan)
+    sound = make.measured("s", 50, 5.0, 0.9)
+    assert summary(dead_too, sound, dead) == (
+        "s is 1.80x smaller on disk and 1.80x faster than a; a has no accuracy to compare with."
+    )
+    assert summary(dead_too, dead) == "No candidate has an accuracy that can be compared with a."
     same = make.measured("b", 30, 3.0, 0.9)
     assert summary(scored, same).endswith("and keeps its accuracy (90.0 to 90.0).")
     better = make.measured("b", 30, 3.0, 0.91)
     assert summary(scored, better).endswith("and gains 1.0 points of accuracy (90.0 to 91.0).")
+
+
+def test_perplexities_over_other_tokens_are_named(machine, make):
+    models = [make.measured(name, 90, 9.0) for name in "abc"]
+    for model, tokens in zip(models, (1000, 1000, 4000), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    assert findings(machine, models) == [
+        "The perplexity of c (4,000 tokens) cannot be compared with that of a (1,000 tokens): "
+        "another tokenizer cuts the same rows into other tokens."
+    ]
+    report = build_report(machine, {"name": "causal-lm"}, "a", models, "", 0)
+    assert best_candidate(report)["name"] == "b"

@@ -98,6 +98,15 @@ def test_a_baseline_without_a_metric_cannot_be_judged_against(machine, make):
         check(built(machine, models), Gates(min_retention=1))
 
 
+def test_perplexities_over_other_tokens_cannot_be_judged(machine, make):
+    models = [make.measured("a", 90, 9.0), make.measured("b", 50, 5.0)]
+    for model, tokens in zip(models, (1000, 4000), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    for limits in ({"max_drop": 50}, {"min_retention": 0.1}):
+        with pytest.raises(InputError, match="perplexity of b is over other tokens than that of a"):
+            check(built(machine, models), Gates(**limits))
+
+
 def test_a_baseline_alone_is_nothing_to_judge(machine, make):
     report = built(machine, [make.measured("a", 90, 9.0)])
     with pytest.raises(InputError, match="--min-speedup has nothing to judge"):
@@ -109,6 +118,33 @@ def test_a_baseline_alone_is_nothing_to_judge(machine, make):
 def test_judgements_read_as_sentences(report):
     (judged,) = check(report, Gates(max_drop=3), ["student-int8"])
     assert describe(judged) == "student-int8 fails --max-drop 3: measured 4.00"
+
+
+@pytest.mark.parametrize(("base", "own", "limit"), [(0.92, 0.9, 2), (0.58, 0.57, 1)])
+def test_exactly_the_limit_is_kept(machine, make, base, own, limit):
+    models = [make.measured("a", 90, 9.0, base), make.measured("b", 50, 5.0, own)]
+    report = built(machine, models)
+    assert report["models"][1]["drop"] > limit  # by the last bits
+    (judged,) = check(report, Gates(max_drop=limit))
+    assert judged["passed"]
+    (refused,) = check(report, Gates(max_drop=limit - 0.001))
+    assert not refused["passed"]
+    assert describe(refused) == f"b fails --max-drop {limit - 0.001:g}: measured {limit}.00"
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "limit", "shown"),
+    [
+        ("max-drop", 2.0004, 2, "2.0004"),
+        ("max-drop", 2.004, 2.003, "2.004"),
+        ("min-speedup", 1.996, 2, "1.996"),
+        ("min-compression", 2.5, 3, "2.50"),
+        ("max-latency-ms", 412.3, 412, "412.3"),
+    ],
+)
+def test_a_refusal_shows_the_digits_that_it_is_about(gate, value, limit, shown):
+    judged = {"model": "b", "gate": gate, "value": value, "limit": limit, "passed": False}
+    assert describe(judged).endswith(f": measured {shown}")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,8 @@ def test_a_best_candidate_that_is_slower_says_so(machine, make):
     task = {"name": "text-classification"}
     text = Page(render_html(build_report(machine, task, "a", models, "", 0))).text
     assert "10.0x smaller on disk" in text
-    assert "2.00x slower" in text
+    assert "2.00x slower, mean of 3 shapes 4.00 → 8.00 ms at batch 1, length 32" in text
+    assert "Faster, mean of 3 shapes" in text
     assert "0.50x faster" not in text
 
 
@@ -206,3 +207,23 @@ def test_start_and_memory_are_told(report):
     page = render_html(report)
     assert 'data-value="2030.0"' in page
     assert "500.0 MB" in page
+    assert "Peak GPU memory" not in page
+    report["models"][0]["peak_gpu_bytes"] = 700_000_000
+    page = render_html(report)
+    assert "Peak GPU memory" in page
+    assert "700.0 MB" in page
+
+
+def test_what_the_same_rows_say_is_told(report):
+    assert "on the same rows" not in render_html(report)
+    report["models"][1]["paired"] = {
+        "difference": -0.01,
+        "low": -0.02,
+        "high": 0.0,
+        "agreement": 0.95,
+        "mcnemar": 0.04,
+    }
+    page = Page(render_html(report))
+    assert "Against the baseline on the same rows" in page.text
+    assert "student -1.0 -2.0 to 0.0 95.0 % 0.040" in page.text
+    assert {-0.01, 0.95, 0.04} <= set(page.exact)

@@ -107,3 +107,11 @@ def test_any_name_is_only_text(machine, make, name):
         warnings.simplefilter("error")
         drawn = texts(pareto_plot(found, "disk")[0]) + texts(latency_plot(found)[0])
     assert drawn.count(name if len(name) < 27 else "n" * 12 + "\u2026" + "n" * 12 + "1") == 2
+
+
+def test_a_perplexity_over_other_tokens_is_not_drawn(machine, make):
+    models = [make.measured(name, 90_000_000, 9.0) for name in "abc"]
+    for model, tokens in zip(models, (1000, 1000, 4000), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    report = build_report(machine, {"name": "causal-lm"}, "a", models, "", 0)
+    assert "Not drawn: c." in pareto_plot(report, "disk")[1]

@@ -11,9 +11,9 @@ from compressor.measure.report import (
     build_report,
     model_named,
     pareto_front,
-    report_rows,
     validate_report,
 )
+from compressor.measure.tables import report_rows
 
 
 def built(machine, models, task=None):
@@ -88,6 +88,16 @@ def test_perplexity_counts_a_relative_loss_and_turns_retention_over(machine, mak
     assert found["models"][1]["drop"] == pytest.approx(25.0)
     assert found["models"][1]["retention"] == pytest.approx(0.8)
     assert found["models"][1]["compression_to_accuracy"] == pytest.approx(3.2)
+
+
+def test_perplexities_over_other_tokens_have_no_drop_and_no_place_on_the_front(machine, make):
+    models = [make.measured(name, 40, 2.0) for name in "abc"]
+    for model, tokens in zip(models, (1000, 4000, None), strict=True):
+        model["accuracy"] = make.accuracy(10.0, "perplexity", tokens=tokens)
+    for model in built(machine, models, {"name": "causal-lm"})["models"][1:]:
+        assert (model["drop"], model["retention"]) == (None, None)
+        assert model["compression_to_accuracy"] is None
+        assert not model["pareto"]
 
 
 def test_pareto_set_over_accuracy_latency_and_disk(report):
@@ -169,24 +179,3 @@ def test_different_metrics_are_not_compared(machine, models, make):
     models[1]["accuracy"] = make.accuracy(0.8, "matthews")
     with pytest.raises(InputError, match="different metrics: matthews, accuracy"):
         built(machine, models)
-
-
-def test_the_table_shows_what_the_report_holds(report):
-    columns, rows = report_rows(report)
-    row = dict(zip(columns, rows[2], strict=True))
-    assert row["model"] == "student-int8"
-    assert row["accuracy %"] == "88.0"
-    assert row["drop"] == "4.0"
-    assert row["disk"] == "9.0 MB"
-    assert row["smaller"] == "10.0x"
-    assert row["ms 1x32"] == "3.00"
-    assert row["faster"] == "4.00x"
-    assert row["score/byte"] == "9.57x"
-    assert [row[-1] for row in rows] == ["*", "*", "*", ""]
-    assert rows[0][0] == "teacher (base)"
-
-
-def test_the_table_without_accuracy_has_no_columns_for_it(machine, make):
-    columns, rows = report_rows(built(machine, [make.measured("a", 9, 1.0)]))
-    assert columns == ["model", "runtime", "disk", "smaller", "ms 1x32", "faster", "95 %", "Pareto"]
-    assert all(len(row) == len(columns) for row in rows)

@@ -28,6 +28,9 @@ def test_no_price_is_below_zero_and_the_error_says_what_does_not_fit():
 def test_the_grid_ends_where_the_positions_do():
     assert max(length for _, length in grid(100)) == 64
     assert len(grid(512)) == 18
+    assert sorted({length for _, length in grid(12)}) == [3, 6, 12]
+    assert sorted({length for _, length in grid(20)}) == [5, 10, 20]
+    assert len(grid(1)) == 3
 
 
 def test_the_share_is_that_of_the_products():

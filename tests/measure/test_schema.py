@@ -7,6 +7,7 @@ import pytest
 
 from compressor.errors import InputError
 from compressor.measure import schema
+from compressor.measure.gates import Gates, check
 from compressor.measure.schema import validate_report
 
 
@@ -37,6 +38,13 @@ def test_a_built_report_is_valid(report):
             r"training\[0\].loss\[2\].step: expected a whole",
         ),
         (("findings",), [3], r"findings\[0\]: expected text"),
+        (("inputs",), [], "inputs: expected an object"),
+        (("models", 0, "steps"), "none", r"models\[0\].steps: expected a list"),
+        (("models", 0, "device"), 3, r"models\[0\].device: expected text"),
+        (("models", 0, "precision"), None, r"models\[0\].precision: expected text"),
+        (("models", 0, "peak_gpu_bytes"), 1.5, r"peak_gpu_bytes: expected a whole number"),
+        (("models", 0, "scaling"), {"rows": []}, r"models\[0\].scaling.fit is missing"),
+        (("models", 0, "landscape"), {}, r"models\[0\].landscape.rows is missing"),
         (("schema",), 2, "schema 2, expected 1"),
         (("baseline",), "nobody", "'nobody' is not among the models"),
     ],
@@ -94,6 +102,12 @@ def keys_of(specification):
     elif isinstance(specification, list | tuple):
         for part in specification:
             yield from keys_of(part)
+
+
+def test_the_documentation_names_gates_as_the_file_does(report):
+    text = (Path(__file__).parents[2] / "docs/report.md").read_text(encoding="utf-8")
+    (judged,) = check(report, Gates(max_drop=3), ["student"])
+    assert f"`{judged['gate']}`" in text
 
 
 def test_the_documentation_names_every_key():

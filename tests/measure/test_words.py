@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from compressor.measure import words
@@ -53,3 +55,13 @@ def test_nothing_measured_is_a_dash():
 def test_lists_read_like_english():
     assert words.listed(["a"]) == "a"
     assert words.listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_folders_are_told_apart_by_as_many_above_them_as_it_takes():
+    folders = [Path("/runs/s0/bert/final"), Path("/runs/s1/bert/final"), Path("/runs/s1/teacher")]
+    names = words.unique_names([folder.name for folder in folders], folders)
+    assert names == ["s0/bert/final", "s1/bert/final", "teacher"]
+    assert words.unique_names(["a", "b"], [Path("/x/a"), Path("/x/b")]) == ["a", "b"]
+    deeper = [Path("/a/run"), Path("/b/run"), Path("/deep/b/run")]
+    assert words.unique_names(["run"] * 3, deeper)[0] == "a/run"
+    assert len(set(words.unique_names(["run"] * 3, deeper))) == 3
