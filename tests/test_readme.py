@@ -99,6 +99,7 @@ def test_reports_side_by_side(shell, tmp_path):
     assert sum(line.startswith("| tinybert |") for line in lines) == 4
 
 
+@pytest.mark.slow
 def test_the_gate_in_ci(shell):
     script = block("--max-drop 2").replace("exported", "other").replace("teacher", "base")
     script = script.replace("reviews", "rows").replace("--min-speedup 3", "--min-speedup 300")

@@ -11,7 +11,7 @@ training afterwards, and gradually; all that train do so for EPOCHS with the tea
 alone. Also two of every four, at once.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
-`recovery`: 50 and 65 % of them removed, by the Fisher search, before and after EPOCHS of training
+`recovery`: 50, 65 and 80 % of them removed, by the Fisher search, before and after EPOCHS of training
 with the teacher's answers, and by CoFi within EPOCHS.
 `transfer`: a masked language model, trained on TEXT for --text-epochs, loses 85 and 90 % of its
 weights while it is trained for --prune-epochs more (Prune Once for All), or at once; all are then
@@ -114,11 +114,11 @@ def units(train: str, epochs: float) -> Ways:
 
 
 def recovery(train: str, epochs: float) -> Ways:
-    """Commands of both searches at both budgets."""
+    """Commands of both searches at every budget."""
     ways: Ways = {}
     taught = f"distill {{teacher}} --student {{last}} --method soft_labels {train}"
     layers = "--teacher {teacher} --objective matched_layers --objective soft_labels"
-    for ratio in (0.5, 0.35):
+    for ratio in (0.5, 0.35, 0.2):
         cut = f"prune {{teacher}} --method fisher --mac-ratio {ratio}"
         gone = f"{1 - ratio:.0%}"
         ways[f"{gone} fisher"] = [cut]

@@ -1,5 +1,6 @@
 """Recipes: the same as command lines, checked before anything runs, finished steps skipped."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def test_commands_of_the_ci_examples_exist(name):
         assert any(flag in help_of(verb) for verb in commands), flag
 
 
+@functools.cache
 def help_of(verb: str) -> str:
     import subprocess
     import sys

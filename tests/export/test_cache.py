@@ -33,8 +33,15 @@ def test_positions_count_real_tokens():
     assert position_ids(mask, 2).tolist() == [[1, 2], [3, 4]]
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-@pytest.mark.parametrize("number_format", ["fp32", "int8"])
+@pytest.mark.parametrize(
+    ("family", "number_format"),
+    [
+        ("llama", "int8"),
+        ("gpt2", "fp32"),
+        pytest.param("llama", "fp32", marks=pytest.mark.slow),
+        pytest.param("gpt2", "int8", marks=pytest.mark.slow),
+    ],
+)
 def test_a_decoder_with_a_cache(family, number_format, tmp_path):
     model, example = families.build(family, HEAD), families.example(family, HEAD)
     facts = export_folder(model, None, example, tmp_path, number_format=number_format, cache=True)

@@ -176,7 +176,7 @@ def here(workshop, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("ranges", ["moving", "dynamic"])
+@pytest.mark.parametrize("ranges", ["moving", pytest.param("dynamic", marks=pytest.mark.slow)])
 def test_zeros_and_scales_reach_the_graph(ranges, here):
     import onnx
     from onnx import numpy_helper
