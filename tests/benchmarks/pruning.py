@@ -11,8 +11,8 @@ training afterwards, and gradually; all that train do so for EPOCHS with the tea
 alone. Also two of every four, at once.
 `layers`: two and three layers dropped by every strategy, before and after EPOCHS of training.
 `units`: half of the encoder's multiply-accumulates removed as heads and neurons, nothing trained.
-`recovery`: 50, 65 and 80 % of them removed, by the Fisher search, before and after EPOCHS of training
-with the teacher's answers, and by CoFi within EPOCHS.
+`recovery`: 50, 65 and 80 % of them removed, by the Fisher search, before and after EPOCHS of
+training with the teacher's answers, and by CoFi within EPOCHS.
 `transfer`: a masked language model, trained on TEXT for --text-epochs, loses 85 and 90 % of its
 weights while it is trained for --prune-epochs more (Prune Once for All), or at once; all are then
 fitted to the task for EPOCHS with their zeros locked. There is one language model of a kind, kept
