@@ -173,8 +173,9 @@ def _open_module(
     where = choose_device(device)
     torch.set_num_threads(threads)
     loaded = load(checkpoint, task_of(checkpoint), tokenizer=tokenizer)
-    if not tokenizer and loaded.model.config.get_text_config().pad_token_id is None:
-        loaded.model.config.pad_token_id = 0  # a decoder that classifies asks for one
+    config = loaded.model.config
+    if getattr(config.get_text_config(), "pad_token_id", None) is None:
+        config.pad_token_id = 0  # a decoder that classifies asks for one
     kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     # Integers that unpack into floats do so in the format that the checkpoint was made from.
     model = loaded.model.to(where, None if checkpoint.quantization else kind)

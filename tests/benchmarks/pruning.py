@@ -214,7 +214,7 @@ def main() -> None:
         ways = {name: [_filled(each, read) for each in way] for name, way in ways.items()}
     ways = {name: ways[name] for name in given.ways.split(",,")} if given.ways else ways
     ways = {
-        f"{name} {flags}".strip(): [f"{first} {flags}", *more]
+        f"{name} {flags}".strip(): [f"{first} {flags}".strip(), *more]
         for flags in given.flags.split(",,")
         for name, (first, *more) in ways.items()
     }

@@ -110,9 +110,10 @@ def test_what_is_no_report_is_refused(here, tmp_path, capsys, text):
 
 def test_nothing_of_the_other_runs_clock_comes_along(here, tmp_path, stored):
     told = report_of(stored)
+    prices = {"fixed_ms": 1.0, "token_ms": 1.0, "pair_ms": 0.0, "error": 0.0}
     told["models"][0] |= {
-        "scaling": {"rows": [], "fit": {}},
-        "landscape": {"rho": 0.5},
+        "scaling": {"rows": [], "fit": prices},
+        "landscape": None,
         "peak_gpu_bytes": 777,
         "tokenise_ms": 777.0,
     }
