@@ -174,8 +174,9 @@ def _open_module(
     torch.set_num_threads(threads)
     loaded = load(checkpoint, task_of(checkpoint), tokenizer=tokenizer)
     config = loaded.model.config
-    if getattr(config.get_text_config(), "pad_token_id", None) is None:
-        config.pad_token_id = 0  # a decoder that classifies asks for one
+    # A decoder that classifies asks for one; made-up inputs have no padding, so any will do.
+    if not tokenizer and getattr(config.get_text_config(), "pad_token_id", None) is None:
+        config.pad_token_id = 0
     kind = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     # Integers that unpack into floats do so in the format that the checkpoint was made from.
     model = loaded.model.to(where, None if checkpoint.quantization else kind)

@@ -14,3 +14,10 @@ def exported(workshop):
         source, verb = ("teacher", "quantize") if name == "int8" else ("int8", "export")
         assert run([verb, f"{workshop / source}", "-o", f"{workshop / name}"]) == 0
     return workshop
+
+
+@pytest.fixture
+def here(exported, tmp_path, monkeypatch):
+    """An empty folder to work in; gives the one that holds the teacher's kinds."""
+    monkeypatch.chdir(tmp_path)
+    return exported

@@ -5,31 +5,15 @@ import json
 
 import numpy as np
 import pytest
+from measured import QUICK, go, report_of
 
 import tiny
 from compressor.checkpoint.folder import open_checkpoint
-from compressor.cli import run
 from compressor.commands import timing
 from compressor.commands.measure_options import MeasureOptions, shapes_for
 from compressor.commands.options import parse_batches, parse_shapes
 from compressor.errors import UsageError
 from compressor.measure.schema import validate_report
-
-QUICK = ["--shapes", "1x8,2x16", "--rounds", "3", "--starts", "1"]
-
-
-def go(*words):
-    return run([str(word) for word in words])
-
-
-@pytest.fixture
-def here(exported, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return exported
-
-
-def report_of(folder):
-    return json.loads((folder / "report.json").read_text())
 
 
 def test_the_baseline_is_found_through_the_lineage_and_the_schema_holds(here, tmp_path, capsys):

@@ -3,25 +3,9 @@
 import json
 
 import pytest
+from measured import QUICK, go, report_of
 
 import tiny
-from compressor.cli import run
-
-QUICK = ["--shapes", "1x8,2x16", "--rounds", "3", "--starts", "1"]
-
-
-def go(*words):
-    return run([str(word) for word in words])
-
-
-@pytest.fixture
-def here(exported, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return exported
-
-
-def report_of(folder):
-    return json.loads((folder / "report.json").read_text())
 
 
 @pytest.fixture(scope="module")
