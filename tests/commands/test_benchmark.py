@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from measured import QUICK, go, report_of
 
 import tiny
+from commands.measured import QUICK, go, report_of
 from compressor.checkpoint.folder import open_checkpoint
 from compressor.commands import timing
 from compressor.commands.measure_options import MeasureOptions, shapes_for

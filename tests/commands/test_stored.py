@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from measured import QUICK, go, report_of
 
 import tiny
+from commands.measured import QUICK, go, report_of
 
 
 @pytest.fixture(scope="module")
