@@ -101,7 +101,7 @@ def run(
         dataset=dataset,
     )
     keeping = keeping_of(job, teaching, objectives, weights, on_long=training.on_long)
-    if not job.begin(needed_bytes=bytes_for_training(models["teacher"])):
+    if not job.begin(needed_bytes=bytes_for_training(models["teacher"], modifiers)):
         return
     with job.at_work():
         teachers = load_teachers(job, answers)

@@ -32,6 +32,7 @@ from compressor.measure.domains import domain_rows, render_domains_markdown
 from compressor.model.tasks import labels_of
 
 if TYPE_CHECKING:
+    from compressor.data.dataset import Dataset
     from compressor.train.options import TrainingOptions
 
 Counts = dict[str, Counter[str]]
@@ -70,6 +71,7 @@ def leave_each_out(
         )
     counts = count_domains(open_source(data.data, parts=True), data.domain_column)
     rounds = rounds_of(counts)
+    _refuse_strange_classes(rounds, checkpoint, data)
     target = Path(shared.output or f"{checkpoint.name}-domains")
     if (target / "config.json").exists():
         raise InputError(f"{target} is a checkpoint", hint="-o NEW_FOLDER", where=str(target))
@@ -120,6 +122,12 @@ def rounds_of(counts: Counts) -> list[tuple[str, ...]]:
         InputError: fewer than two domains, or nothing to train on is left without one.
     """
     every = sorted({name for split in counts.values() for name in split})
+    for name in every:
+        if "," in name:
+            raise InputError(
+                f"the domain {name!r} has a comma, which stands between names of domains",
+                hint="name it without one",
+            )
     if len(every) < 2:
         raise InputError(f"one domain alone, {listed(every)}; leaving it out leaves nothing")
     trained = sorted(counts.get("train", ()))
@@ -137,6 +145,19 @@ def rounds_of(counts: Counts) -> list[tuple[str, ...]]:
     if len(set(names)) < len(names):
         raise InputError(f"the names of the domains are too alike for folders: {listed(every)}")
     return [*rounds, alone] if alone else rounds
+
+
+def _refuse_strange_classes(
+    rounds: Sequence[tuple[str, ...]], checkpoint: Checkpoint, data: DataOptions
+) -> None:
+    """Refuse, before any training, a domain whose rows have classes that the others lack."""
+    for domains in rounds:
+        try:
+            labels = _rows_of(data, labels_of(checkpoint) or None, without=domains).labels
+        except InputError:  # a head with other classes, which is replaced
+            labels = _rows_of(data, None, without=domains).labels
+        for name in domains:
+            _rows_of(data, labels or None, only=name)
 
 
 def folder_name(domains: Sequence[str]) -> str:
@@ -171,13 +192,16 @@ def _tested(
     from compressor.commands.landscape import sharpness
     from compressor.commands.scoring import split_feed
     from compressor.measure.metrics import score
+    from compressor.model.devices import choose_device
     from compressor.model.load import load
     from compressor.train.evaluate import evaluate, torch_forward
 
     checkpoint = open_checkpoint(folder)
-    seen = _rows_of(data, checkpoint, without=domains)
+    labels = labels_of(checkpoint) or None
+    seen = _rows_of(data, labels, without=domains)
     task = seen.task
     loaded = load(checkpoint, task.name)
+    loaded.model.to(choose_device(shared.device))
     inside = checkpoint.steps[-1].get("metrics", {})
     sharp = {}
     if task.labelled and seen.has("validation"):
@@ -188,7 +212,7 @@ def _tested(
     found = []
     for name in domains:
         split = next(split for split in reversed(SPLITS) if counts.get(split, {}).get(name))
-        unseen = _rows_of(data, checkpoint, only=name)
+        unseen = _rows_of(data, labels, only=name)
         with TemporaryDirectory(prefix="compressor-") as scratch:
             feed = split_feed(
                 unseen, split, loaded, training.max_length, shared.seed, Path(scratch)
@@ -212,12 +236,16 @@ def _tested(
 
 
 def _rows_of(
-    data: DataOptions, checkpoint: Checkpoint, *, only: str = "", without: Sequence[str] = ()
-) -> Any:
-    """The rows of some domains, with the model's classes."""
+    data: DataOptions,
+    labels: tuple[str, ...] | None,
+    *,
+    only: str = "",
+    without: Sequence[str] = (),
+) -> Dataset:
+    """The rows of some domains, with these classes, or those that they name."""
     chosen = {**asdict(data), "domain": only, "without_domain": ",".join(without)}
     chosen["no_overlap"] = False  # every training of the sweep has looked already
-    return data_of(DataOptions(**chosen), labels_of(checkpoint))
+    return data_of(DataOptions(**chosen), labels)
 
 
 def _publish(found: list[dict[str, Any]], target: Path, words: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ def run(
         dataset=dataset,
     )
     keeping = keeping_of(job, teaching, objectives, [1.0], on_long=training.on_long)
-    if not job.begin(needed_bytes=bytes_for_training(models["model"])):
+    if not job.begin(needed_bytes=bytes_for_training(models["model"], modifiers)):
         return
     with job.at_work():
         from compressor.model.load import load

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from compressor.model.load import Loaded
 
 DIRECTIONS = 3  # two random ones in millions of dimensions say little alone
-HESSIAN_ROWS = 64
+HESSIAN_ROWS = 64  # as many as a second derivative has room for
 POWER_STEPS = 20
 BETWEEN = (-0.5, 1.5)
 
@@ -54,7 +53,8 @@ def landscapes(
 
     Returns:
         name -> rows, places, lines (one for each direction), surface (of the first two), rho,
-        worst, adaptive_worst, average, eigenvalue, trace, seconds; for all but the first float
+        worst, adaptive_worst, average, hessian_rows (of those, evenly spread, that eigenvalue and
+        trace are about), eigenvalue, trace, seconds; for all but the first float
         model of the same shapes also `between`: places and losses on the way from the first to it.
     """
     from compressor.model.landscape import weights_of
@@ -64,8 +64,11 @@ def landscapes(
     found: dict[str, dict[str, Any]] = {}
     first: dict[str, torch.Tensor] = {}
     for name, checkpoint in checkpoints.items():
-        if checkpoint.runtime != "torch" or checkpoint.quantization is not None:
+        if checkpoint.quantization is not None:
             console.note(f"{name}: integers have no smooth landscape; draw the float model's")
+            continue
+        if checkpoint.runtime != "torch":
+            console.note(f"{name}: a graph's weights cannot be moved; draw the model it is of")
             continue
         loaded = load(checkpoint, task_of(checkpoint), attention="eager")
         found[name] = _one(name, loaded, dataset, split, measure, device, seed, first)
@@ -93,7 +96,14 @@ def _one(
         loaded, dataset, split, rows=measure.landscape_rows, max_length=measure.max_length
     )
     loss = _mean_loss(model, batches, dataset.task.name)
-    few = _mean_loss(model, _few(batches), dataset.task.name)
+    few = rows_of(
+        loaded,
+        dataset,
+        split,
+        rows=min(HESSIAN_ROWS, measure.landscape_rows),
+        max_length=measure.max_length,
+    )
+    curved = _mean_loss(model, few, dataset.task.name)
     grid = [float(p) for p in np.linspace(-1, 1, measure.landscape_grid) * measure.landscape_radius]
     seeds = [seed + number for number in range(DIRECTIONS)]
     ways = [landscape.random_direction(model, one) for one in seeds]
@@ -119,8 +129,9 @@ def _one(
         "between": between,
         "rho": rho,
         **_sharpness(model, loss, rho, measure.landscape_radius / 2, seeds),
-        "eigenvalue": landscape.largest_eigenvalue(model, few, steps=POWER_STEPS, seed=seed),
-        "trace": landscape.trace(model, few, seeds),
+        "hessian_rows": sum(len(batch["labels"]) for batch in few),
+        "eigenvalue": landscape.largest_eigenvalue(model, curved, steps=POWER_STEPS, seed=seed),
+        "trace": landscape.trace(model, curved, seeds),
         "seconds": time.monotonic() - started,
     }
 
@@ -181,10 +192,10 @@ def rows_of(
     from compressor.train.feed import feed_of
 
     every = list(dataset.rows(split))
-    chosen = islice(every, 0, None, max(1, len(every) // rows))
+    places = np.linspace(0, len(every) - 1, min(rows, len(every))).round().astype(int)
     with TemporaryDirectory(prefix="compressor-") as scratch:
         feed = feed_of(
-            islice(chosen, rows),
+            (every[place] for place in places),
             loaded.reader,
             dataset.task,
             max_length=max_length,
@@ -196,11 +207,6 @@ def rows_of(
             feed.batch(chosen, device, 0, number)
             for number, chosen in enumerate(feed.plan(0, shuffle=False))
         ]
-
-
-def _few(batches: list[dict[str, torch.Tensor]]) -> list[dict[str, torch.Tensor]]:
-    """The first batches, as many as a second derivative has room for."""
-    return batches[: max(1, HESSIAN_ROWS // len(batches[0]["labels"]))]
 
 
 def _mean_loss(model: Any, batches: list[dict[str, torch.Tensor]], task: str) -> Any:

@@ -96,16 +96,25 @@ def compatible(
         refuse_idle(training, names, f"here, for {one} sets the learning rate")
     elif not training.schedule:
         training = replace(training, schedule="linear")
-    averaging = [picked.name for picked in modifiers if _replaces_weights(picked)]
+    averaging = [picked.name for picked in modifiers if _says(picked, "replaces_weights")]
     if len(averaging) > 1:
         raise UsageError(
             f"{' and '.join(averaging)} would each put its own average in the model's place",
             hint="choose one of them",
             where="--with",
         )
+    rounds = _marked(modifiers, "QUANTIZES")
+    weighing = [one.name for one in modifiers if _says(one, "weighs_rows")]
+    if rounds and weighing:
+        raise UsageError(
+            f"{weighing[0]} measures how losses curve, and through the rounding of {rounds} they "
+            "are steps",
+            hint=f"--with sam --with {rounds}",
+            where="--with",
+        )
     cuts = _marked(modifiers, "CHANGES_SHAPE")
     for other, does, verb in (
-        (_marked(modifiers, "QUANTIZES"), "rounds", "finetune --with"),
+        (rounds, "rounds", "finetune --with"),
         (_marked(modifiers, "COUNTS_ZEROS"), "counts the zeros of", "prune --method"),
     ):
         if cuts and other:
@@ -141,8 +150,9 @@ def _marked(modifiers: Sequence[Picked], mark: str) -> str:
     return names[0] if names else ""
 
 
-def _replaces_weights(picked: Picked) -> bool:
-    return getattr(picked.method.module.Modifier, "replaces_weights", False)
+def _says(picked: Picked, name: str) -> bool:
+    """Whether the modifier's class has this mark."""
+    return getattr(picked.method.module.Modifier, name, False)
 
 
 def masking_of(objectives: Sequence[Picked]) -> Masking:

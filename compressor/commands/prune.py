@@ -195,7 +195,7 @@ def _prune_in_training(
         pack=pack,
     )
     keeping = keeping_of(job, teaching, objectives, [1.0], on_long=training.on_long)
-    if not job.begin(needed_bytes=bytes_for_training(checkpoint)):
+    if not job.begin(needed_bytes=bytes_for_training(checkpoint, modifiers)):
         return
     with job.at_work():
         _train_and_publish(job, dataset, training, objectives, modifiers, keeping)

@@ -38,10 +38,14 @@ def training_record(training: TrainingOptions) -> dict[str, Any]:
     }
 
 
-def bytes_for_training(checkpoint: Checkpoint) -> int:
-    """Disk that a training needs: two states of weights, moments and best weights, the result."""
+def bytes_for_training(checkpoint: Checkpoint, modifiers: Sequence[Picked]) -> int:
+    """Disk that a training needs: two states of all that it holds, and the result.
+
+    A state has the weights, two moments, the best weights and the copies that modifiers keep.
+    """
     weights = sum(info.numel for info in checkpoint.tensors.values()) * 4
-    return 2 * 4 * weights + checkpoint.disk_bytes
+    copies = sum(getattr(picked.options, "copies", 0) for picked in modifiers)
+    return 2 * (4 + copies) * weights + checkpoint.disk_bytes
 
 
 def data_for_training(

@@ -35,6 +35,7 @@ NOTE = (
 LEVELS = 8
 STYLES: list[tuple[str, tuple[float, ...]]] = [
     (ACCENT, ()), (INK, (4, 2)), (SOFT, ()), (MUTED, (1, 1.5)),
+    (ACCENT, (1, 1.5)), (INK, ()), (SOFT, (4, 2)), (MUTED, (6, 1.5, 1, 1.5)),
 ]  # fmt: skip
 
 
@@ -141,6 +142,7 @@ def _sharpness(models: list[Model]) -> str:
                 cell(model["name"], head=True),
                 *cells,
                 cell(str(found["rows"]), exact=found["rows"]),
+                cell(str(found["hessian_rows"]), exact=found["hessian_rows"]),
                 cell(words.significant(found["seconds"]), exact=found["seconds"]),
             ]
         )
@@ -153,6 +155,7 @@ def _sharpness(models: list[Model]) -> str:
         "Largest eigenvalue",
         "Trace",
         "Rows",
+        "Rows of eigenvalue and trace",
         "Seconds",
     ]
     return table(heads, rows)

@@ -87,6 +87,7 @@ _LANDSCAPE = {
     "surface": [_LOSSES],
     "between": ({"places": [float], "losses": _LOSSES}, None),
     "rho": float,
+    "hessian_rows": int,  # of those, what eigenvalue and trace are about
     **dict.fromkeys(
         ("worst", "adaptive_worst", "average", "eigenvalue", "trace", "seconds"), _NUMBER_OR_NULL
     ),

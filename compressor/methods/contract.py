@@ -22,7 +22,8 @@ of its options, how text is masked in training |
 `COUNTS_ZEROS = True` where it promises a share of zeros, `KEEPS_ZEROS = True` where it holds \
 those that are there, \
 `MIXES_LABELS = True` where it makes rows of several classes, `NEEDS_HELD_OUT = True` where it \
-chooses by validation rows; perhaps `TASKS` |
+chooses by validation rows; perhaps `TASKS`; its options may have `sets_rate`, whether \
+the schedule has no say, and `copies`, of the weights in every saved state |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
 iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \
@@ -74,6 +75,7 @@ class Context:
         steps_per_epoch: optimizer steps in one pass over the training rows.
         learning_rate: the peak learning rate.
         warmup_steps: steps in which it rises to the peak.
+        evaluations: times that validation rows are scored after steps; 0 without such rows.
         mixed_precision: "no", "bf16" or "fp16".
         seed: of everything random.
         batches: the training rows once, in batches on the model's device.
@@ -87,6 +89,7 @@ class Context:
     steps_per_epoch: int = 0
     learning_rate: float = 0.0
     warmup_steps: int = 0
+    evaluations: int = 0
     mixed_precision: str = "no"
     seed: int = 0
     batches: Callable[[], Iterator[Batch]] = lambda: iter(())

@@ -56,6 +56,18 @@ class RunningMean:
                     self.mean[name] += (value.float() - self.mean[name]) / self.count
         return anew
 
+    def merge(self, other: RunningMean) -> None:
+        """Add all the weights that `other` is the mean of."""
+        import torch
+
+        self.count += other.count
+        with torch.no_grad():
+            for name, value in other.mean.items():
+                if self.count == other.count:
+                    self.mean[name] = value.clone()
+                else:
+                    self.mean[name] += (value - self.mean[name]) * (other.count / self.count)
+
     def put_into(self, model: nn.Module) -> None:
         """Give the model the mean weights."""
         import torch

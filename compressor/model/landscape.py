@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from compressor.model.masks import living
+from compressor.model.layers import is_turned
+from compressor.model.masks import alive
 
 if TYPE_CHECKING:
     import torch
@@ -41,26 +42,23 @@ def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
     return dict(model.named_parameters())
 
 
-def _alive(model: nn.Module, values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """One value a parameter, without what would move a sparse matrix's zeros."""
-    held = [living(w.detach()) if w.dim() > 1 else None for w in weights_of(model).values()]
-    return [v if keep is None else v * keep for v, keep in zip(values, held, strict=True)]
-
-
 def normalised(weight: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """The direction with each row as long as the weight's; zero for a vector.
 
     Args:
-        weight: [rows, ...], or a vector.
+        weight: [rows, ...], or a vector; axes of length 1 in front say nothing.
         direction: of the same shape.
     """
     import torch
 
+    shape = weight.shape
+    while weight.dim() > 1 and len(weight) == 1:
+        weight, direction = weight[0], direction[0]
     if weight.dim() < 2:
-        return torch.zeros_like(weight)
+        return torch.zeros_like(weight).view(shape)
     sizes = weight.flatten(1).norm(dim=1)  # [rows]
     own = direction.flatten(1).norm(dim=1) + TINY
-    return direction * (sizes / own).view(-1, *[1] * (weight.dim() - 1))
+    return (direction * (sizes / own).view(-1, *[1] * (weight.dim() - 1))).view(shape)
 
 
 def random_direction(model: nn.Module, seed: int) -> Direction:
@@ -68,13 +66,14 @@ def random_direction(model: nn.Module, seed: int) -> Direction:
     import torch
 
     draw = torch.Generator().manual_seed(seed)
-    made = {}
-    for name, parameter in weights_of(model).items():
-        weight = parameter.detach()
-        direction = torch.randn(weight.shape, generator=draw).to(weight)
-        alive = living(weight) if weight.dim() > 1 else None
-        made[name] = normalised(weight, direction if alive is None else direction * alive)
-    return made
+    weights = {name: weight.detach() for name, weight in weights_of(model).items()}
+    drawn = [torch.randn(w.shape, generator=draw).to(w) for w in weights.values()]
+    moving = alive(list(weights.values()), drawn)
+    turned = {f"{name}.weight" for name, module in model.named_modules() if is_turned(module)}
+    return {
+        name: normalised(w.T, d.T).T if name in turned else normalised(w, d)
+        for (name, w), d in zip(weights.items(), moving, strict=True)
+    }
 
 
 @contextmanager
@@ -147,7 +146,7 @@ def worst_loss(model: nn.Module, loss: Loss, rho: float, *, adaptive: bool) -> f
     weights = weights_of(model)
     gradients = _gradient(model, loss)
     scales = [w.detach().abs() if adaptive else torch.ones_like(w) for w in weights.values()]
-    steps = _alive(model, [s * g for s, g in zip(scales, gradients, strict=True)])
+    steps = alive(list(weights.values()), [s * g for s, g in zip(scales, gradients, strict=True)])
     norm = torch.stack([step.norm() for step in steps]).norm() + TINY
     direction = {
         name: scale * step / norm for name, scale, step in zip(weights, scales, steps, strict=True)
@@ -178,7 +177,7 @@ def _hessian_times(
         torch.zeros_like(p) if h is None else h.detach()
         for p, h in zip(parameters, found, strict=True)
     ]
-    return _alive(model, products)
+    return alive(parameters, products)
 
 
 def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -> float:
@@ -194,7 +193,7 @@ def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -
 
     draw = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(p.shape, generator=draw).to(p) for p in weights_of(model).values()]
-    vector, found = _alive(model, drawn), 0.0
+    vector, found = alive(list(weights_of(model).values()), drawn), 0.0
     for _ in range(steps):
         norm = torch.stack([v.norm() for v in vector]).norm() + TINY
         vector = [v / norm for v in vector]
@@ -215,7 +214,7 @@ def trace(model: nn.Module, loss: Loss, seeds: Sequence[int]) -> float:
             (torch.randint(0, 2, p.shape, generator=draw) * 2 - 1).to(p)
             for p in weights_of(model).values()
         ]
-        signs = _alive(model, drawn)
+        signs = alive(list(weights_of(model).values()), drawn)
         product = _hessian_times(model, loss, signs)
         sums.append(float(sum((h * z).sum() for h, z in zip(product, signs, strict=True))))
     return sum(sums) / len(sums)

@@ -21,9 +21,15 @@ if TYPE_CHECKING:
 def is_linear(module: nn.Module) -> bool:
     """Whether `module` is a linear map: `nn.Linear`, or GPT-2's transposed `Conv1D`."""
     from torch import nn
+
+    return isinstance(module, nn.Linear) or is_turned(module)
+
+
+def is_turned(module: nn.Module) -> bool:
+    """Whether `module` is GPT-2's `Conv1D`, a linear map whose weight is stored [in, out]."""
     from transformers.pytorch_utils import Conv1D
 
-    return isinstance(module, nn.Linear | Conv1D)
+    return isinstance(module, Conv1D)
 
 
 def in_rows(module: nn.Module, stored: torch.Tensor | None = None) -> torch.Tensor:

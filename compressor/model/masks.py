@@ -9,7 +9,7 @@ hardware counts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError, UsageError
@@ -162,6 +162,12 @@ def living(weight: torch.Tensor) -> torch.Tensor | None:
     """Where a sparse matrix may change, a mask of its shape; None where it may change anywhere."""
     alive = weight != 0
     return alive if alive.float().mean() < 1 - SPARSE else None
+
+
+def alive(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The values of the shapes of the weights, zero where a sparse matrix of them has a zero."""
+    held = [living(weight.detach()) if weight.dim() > 1 else None for weight in weights]
+    return [v if keep is None else v * keep for v, keep in zip(values, held, strict=True)]
 
 
 def silence_gradients(

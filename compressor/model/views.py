@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compressor.errors import InputError
 from compressor.model.first_token import only_first_token
 from compressor.model.inputs import fed
-from compressor.model.layers import is_linear, only_stack
+from compressor.model.layers import is_linear, layer_stacks, only_stack
 
 if TYPE_CHECKING:
     import torch
@@ -81,8 +81,10 @@ def look(
             stack.enter_context(_listening(bare, seen))
         if shows <= {LOGITS}:
             stack.enter_context(only_first_token(bare))
+        embedded = stack.enter_context(_before_noise(bare)) if HIDDEN in shows else []
         output = model(**inputs, **extra)
     hidden = tuple(output.hidden_states or ()) if HIDDEN in shows else ()
+    hidden = (*embedded, *hidden[len(embedded) :])
     _refuse_blind(bare, shows, hidden, seen)
     return Views(
         logits=getattr(output, "logits", None),
@@ -109,6 +111,28 @@ def _refuse_blind(
             raise InputError(
                 f"this {family} model showed {name} of {len(tensors)} layers, expected {depth}"
             )
+
+
+@contextmanager
+def _before_noise(bare: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """What the first layer gets, where something changes it there; empty elsewhere.
+
+    Some families show the embeddings' output as it is after such a change.
+    """
+    seen: list[torch.Tensor] = []
+    stacks = list(layer_stacks(bare).values())
+    if len(stacks) != 1 or not stacks[0][0]._forward_pre_hooks:
+        yield seen
+        return
+
+    def keep(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen[:] = [arguments[0] if arguments else named["hidden_states"]]
+
+    handle = stacks[0][0].register_forward_pre_hook(keep, with_kwargs=True, prepend=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 @contextmanager

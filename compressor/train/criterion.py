@@ -55,8 +55,8 @@ class Criterion:
         batch: Batch,
         teach: Callable[[Batch], Views] | None,
         model: torch.nn.Module | None = None,
-    ) -> torch.Tensor:
-        """The loss of each row of a batch, [rows], from one pass of the student.
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of each row of a batch, [rows], from one pass of the student; parts' means.
 
         Args:
             batch: arrays of the feed.
@@ -67,13 +67,16 @@ class Criterion:
 
         student = look(model or self.model, batch, self.student_shows, bare=self.bare)
         teacher = teach(batch) if teach is not None and self.teacher_shows else Views()
-        losses = []
+        losses, parts = [], {}
         for number in range(len(batch["labels"])):
             row = slice(number, number + 1)
             alone = {name: values[row] for name, values in batch.items()}
             shown = student.rows(row), teacher.rows(row)
-            losses.append(sum(one.loss(alone, *shown).total for one in self.objectives))
-        return torch.stack(losses)
+            found = [one.loss(alone, *shown) for one in self.objectives]
+            losses.append(sum(one.total for one in found))
+            for name, value in ((k, v) for one in found for k, v in one.parts.items()):
+                parts[name] = parts.get(name, 0.0) + value / len(batch["labels"])
+        return torch.stack(losses), parts
 
     def before_step(self, step: int) -> None:
         """Tell the objectives that have a schedule which step comes."""

@@ -74,6 +74,7 @@ class _Loop:
         self.total = math.ceil(run.options.epochs * self.steps_per_epoch)
         if run.options.max_steps:
             self.total = min(self.total, run.options.max_steps)
+        self._evaluate_every = run.options.eval_steps or self.steps_per_epoch
         self.bare = run.student.model.train()
         self.model = self.accelerator.prepare(self.bare)
         context = Context(
@@ -85,6 +86,7 @@ class _Loop:
             steps_per_epoch=self.steps_per_epoch,
             learning_rate=run.options.learning_rate,
             warmup_steps=warmup_steps(self.total, run.options),
+            evaluations=math.ceil(self.total / self._evaluate_every) if run.held_out else 0,
             mixed_precision=self.accelerator.mixed_precision,
             seed=run.seed,
             batches=run.feed.once(self.accelerator.device),
@@ -134,7 +136,7 @@ class _Loop:
                 shown = {name: f"{value:.4f}" for name, value in parts.items()}
                 progress.advance(**shown, **self.judge.shown(self.position.best))
                 before = time.monotonic()
-                if self._due(self.options.eval_steps or self.steps_per_epoch):
+                if self._due(self._evaluate_every):
                     self.position.evaluated = False
                     self._evaluate()
                 evaluating += time.monotonic() - before
@@ -164,9 +166,9 @@ class _Loop:
     def _finish(self) -> Metrics:
         self.save()  # whatever stops the run from now on costs only what comes from now on
         if any(getattr(modifier, "replaces_weights", False) for modifier in self.modifiers):
-            self._evaluate()  # the weights of the last step, for comparison
+            self._evaluate()  # as a modifier wants the last step's to be judged
             if self.run.held_out is not None:
-                self.facts["last_weights"] = dict(self.position.history[-1])
+                self.facts["last_weights"] = self._last_weights()
         self.finishing = True
         for modifier in reversed(self.modifiers):  # a mean is in place before it is cut or rounded
             _call(modifier, "on_finish")
@@ -201,8 +203,11 @@ class _Loop:
         else:
             self.ascending.gradients(self.passes)
         self.optimizer.step()
+        # Weights that fp16's scaling left where they were are not counted twice.
+        skipped = getattr(self.optimizer, "step_was_skipped", False)
         for modifier in self.modifiers:
-            _call(modifier, "after_step", step)
+            if not (skipped and getattr(modifier, "replaces_weights", False)):
+                _call(modifier, "after_step", step)
             if hasattr(modifier, "learnt"):
                 modifier.learnt(step, self.passes.mean_loss())
         return self.passes.parts
@@ -227,6 +232,14 @@ class _Loop:
                 position.best = {"step": position.step, **metrics}
                 self.best = {name: value.clone() for name, value in weights_of(self.bare).items()}
         position.evaluated = True
+
+    def _last_weights(self) -> Metrics:
+        """The scores of the weights of the last step themselves, for comparison."""
+        if not any(hasattr(modifier, "evaluating") for modifier in self.modifiers):
+            return dict(self.position.history[-1])
+        with as_saved(self.bare):
+            scores = self.judge.score(self.bare, self.stop.check)
+        return {"step": self.position.step, **scores}
 
     def _enough(self) -> bool:
         """Whether a modifier wants no more steps, and all have done what takes steps."""

@@ -74,9 +74,9 @@ class Passes:
         """
 
         def loss(batch: Batch, first: int) -> Loss:
-            losses = self.criterion.by_row(batch, self.teacher)  # [rows]
+            losses, parts = self.criterion.by_row(batch, self.teacher)  # [rows]
             total = (losses * weights[first : first + len(losses)]).mean()
-            return Loss(total, {"loss": losses.detach().mean()})
+            return Loss(total, {"loss": losses.detach().mean(), **parts})
 
         return self._backward(loss)
 
@@ -105,7 +105,7 @@ class Passes:
 
     def _own_losses(self) -> Iterator[torch.Tensor]:
         for batch in self._batches():
-            yield self.criterion.by_row(batch, self.teacher, model=self.criterion.bare)
+            yield self.criterion.by_row(batch, self.teacher, model=self.criterion.bare)[0]
 
     @contextmanager
     def _looking(self) -> Iterator[None]:

@@ -9,11 +9,14 @@ import pytest
 import tiny
 from commands.measured import QUICK, go, report_of
 from compressor.checkpoint.folder import open_checkpoint
-from compressor.commands import timing
+from compressor.commands import landscape, timing
 from compressor.commands.measure_options import MeasureOptions, shapes_for
 from compressor.commands.options import parse_batches, parse_shapes
+from compressor.data.dataset import open_dataset
 from compressor.errors import UsageError
 from compressor.measure.schema import validate_report
+from compressor.model.load import load
+from compressor.model.tasks import labels_of
 
 
 def test_the_baseline_is_found_through_the_lineage_and_the_schema_holds(here, tmp_path, capsys):
@@ -348,7 +351,7 @@ def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path,
     assert models["int8"] is None
     for name in ("teacher", "random"):
         found = models[name]
-        assert found["rows"] == 16
+        assert found["rows"] == found["hessian_rows"] == 16
         middle = found["surface"][2][2]
         assert [line[2] for line in found["lines"]] == pytest.approx([middle] * 3, rel=1e-5)
         assert found["adaptive_worst"] > 0
@@ -358,6 +361,18 @@ def test_the_landscape_of_float_models_is_drawn_on_the_same_rows(here, tmp_path,
     assert way["losses"][1] == pytest.approx(models["teacher"]["surface"][2][2], rel=1e-4)
     assert way["losses"][3] == pytest.approx(models["random"]["surface"][2][2], rel=1e-4)
     assert "<h2>Loss landscape</h2>" in (tmp_path / "report/report.html").read_text()
+
+
+def test_rows_of_a_landscape_are_spread_over_the_split(here):
+    checkpoint = open_checkpoint(here / "teacher")
+    loaded = load(checkpoint, "text-classification")
+    dataset = open_dataset(str(here / "data"), model_labels=labels_of(checkpoint))
+    labels = [row.label for row in dataset.rows("validation")]
+    for count in (len(labels) // 2 + 3, 7):
+        batches = landscape.rows_of(loaded, dataset, "validation", rows=count, max_length=32)
+        found = sorted(label for batch in batches for label in batch["labels"].tolist())
+        places = np.linspace(0, len(labels) - 1, count).round().astype(int)
+        assert found == sorted(labels[place] for place in places)
 
 
 def test_a_landscape_without_rows_is_refused_at_once(here, capsys):

@@ -135,6 +135,7 @@ def test_domains_without_rows_to_train_on_share_a_model():
         ({"test": {"a": 2, "b": 1}}, "no domain has training rows"),
         ({"train": {"a": 2}, "test": {"b": 1}}, "without a there are no training rows"),
         ({"train": {"a/b": 2, "a_b": 2, "c": 1}}, "too alike"),
+        ({"train": {"a": 2, "toys, games": 2, "z": 2}}, "toys, games.* has a comma"),
     ],
 )
 def test_what_cannot_be_left_out_is_refused(counts, problem):
@@ -150,3 +151,17 @@ def test_refusals(shop, capsys):
     assert run([*base, "--data", f"{shop}/rows", "-o", f"{shop}/new"]) == 3
     assert "no column 'domain'" in capsys.readouterr().err
     assert not (shop / "new").exists()
+
+
+def test_a_class_that_one_domain_alone_has_is_refused_before_any_training(shop, tmp_path, capsys):
+    for split in ("train", "validation", "test"):
+        lines = (shop / "rows" / f"{split}.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        if split == "test":
+            rows[-1]["label"] = "mixed"  # a film
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{split}.jsonl").write_text(text)
+    words = f"finetune {shop}/base --data {tmp_path} --domains --domain-column at -o {tmp_path}/new"
+    assert run(words.split()) == 3
+    assert "mixed" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -45,7 +45,8 @@ def command(method) -> str:
         verb = "prune teacher --method" if "prune" in method.verbs else f"finetune {sparse} --with"
         # Where the processor has bf16, a small noise is refused.
         exact = " --precision fp32" if "--hype-sigma" in method.flags() else ""
-        return f"{verb} {method.name} {training}{exact}"
+        often = " --eval-steps 2" if getattr(method.module, "NEEDS_HELD_OUT", False) else ""
+        return f"{verb} {method.name} {training}{exact}{often}"
     data = " --data data" if method.module.needs_data(method.options()) else ""
     narrow = " --group-size 16" if "--group-size" in method.flags() else ""
     return f"{method.verbs[0]} teacher --method {method.name}{data}{narrow}"

@@ -50,6 +50,17 @@ def test_every_matrix_of_a_model_gets_rows_of_its_own_size():
     )
 
 
+def test_rows_of_maps_that_are_stored_turned_and_of_positions_that_stand_one_axis_deeper():
+    model = tiny.model("gpt2")
+    name = "transformer.h.0.mlp.c_fc.weight"  # [in, out]
+    weight, found = model.get_parameter(name).detach(), random_direction(model, 1)[name]
+    torch.testing.assert_close(found.norm(dim=0), weight.norm(dim=0))
+    positions = torch.randn(1, 5, 8)
+    found = normalised(positions, torch.randn(1, 5, 8))
+    torch.testing.assert_close(found.norm(dim=2), positions.norm(dim=2))
+    assert not normalised(torch.ones(1, 1, 8), torch.ones(1, 1, 8)).any()  # a class token
+
+
 def test_zeros_of_a_sparse_model_stay():
     model = tiny.model()
     tiny.prune_smallest(model)

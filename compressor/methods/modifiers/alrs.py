@@ -75,7 +75,12 @@ class Modifier:
         return planned if step < self.context.warmup_steps else self.rate
 
     def learnt(self, step: int, loss: float) -> None:
-        """Add the step's loss; at the end of a period lower the rate if it made no progress."""
+        """Add the step's loss; at the end of a period lower the rate if it made no progress.
+
+        While the rate still rises a loss that stands still says nothing.
+        """
+        if step < self.context.warmup_steps:
+            return
         self.total, self.count = self.total + loss, self.count + 1
         if self.count < self.period:
             return

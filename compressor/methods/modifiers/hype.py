@@ -7,9 +7,10 @@ included and behind the last none, in training alone:
     h <- h + e      e ~ N(0, s^2) or U(-s, s), fresh for each element, layer and step
 
 The authors' code draws U[0, s) where the paper has U(-s, s); here it is the paper's. The paper
-trains without hidden dropout, which overlaps with the noise: `--hype-dropout 0`. Noise is drawn and
-added in fp32. In mixed precision the first product of a layer would round away a noise far below
-the number format's own steps, so that nothing were left to train with: it is refused in words.
+trains without hidden dropout, which overlaps with the noise: `--hype-dropout 0`. Objectives that
+compare hidden states see them before noise is added, which happens in fp32. In mixed precision the
+first product of a layer would round away a noise far below the number format's own steps, so that
+nothing were left to train with: it is refused in words.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from compressor.errors import UsageError
+from compressor.errors import InputError, UsageError
 from compressor.methods.contract import Context
 from compressor.methods.option import option
-from compressor.model.layers import only_stack
+from compressor.model.layers import layer_stacks
 
 if TYPE_CHECKING:
     import torch
@@ -104,6 +105,17 @@ def noise_like(hidden: torch.Tensor, kind: str, sigma: float) -> torch.Tensor:
     return made.normal_(0, sigma) if kind == "normal" else made.uniform_(-sigma, sigma)
 
 
+def _stack(model: nn.Module) -> nn.ModuleList:
+    stacks = list(layer_stacks(model).values())
+    if len(stacks) != 1 or len(stacks[0]) != model.config.num_hidden_layers:
+        raise InputError(
+            f"hype puts noise between the layers of one stack; a {model.config.model_type} model "
+            "has several, or one set of weights for all layers",
+            hint="leave --with hype out",
+        )
+    return stacks[0]
+
+
 class Modifier:
     """Listens in front of the layers while the model trains."""
 
@@ -118,7 +130,7 @@ class Modifier:
             )
         self.options = options
         model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
-        layers = chosen_layers(only_stack(model)[1], options.hype_layers)
+        layers = chosen_layers(_stack(model), options.hype_layers)
         self.handles = [
             layer.register_forward_pre_hook(self._perturb, with_kwargs=True) for layer in layers
         ]

@@ -41,10 +41,11 @@ class Modifier:
     """Finds the zeros before the first step and puts them back after each."""
 
     def __init__(self, options: Options, context: Context) -> None:
-        table = context.model.get_input_embeddings()
+        model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
+        table = model.get_input_embeddings()
         linears = {
             name: module
-            for name, module in context.model.named_modules()
+            for name, module in model.named_modules()
             if is_linear(module) and module.weight is not getattr(table, "weight", None)
         }
         self.modules = without(linears, options.exclude)

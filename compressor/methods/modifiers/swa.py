@@ -39,7 +39,7 @@ class Options:
     """Which weights are averaged, and how fast they move meanwhile."""
 
     swa_start: float = option(
-        0.5, "where averaging begins, as a share of the steps", low=0.0, high=1.0
+        0.5, "where averaging begins: a share of the steps, or above 1 a step", low=0.0
     )
     swa_every: int = option(10, "steps between two weights that are averaged", low=1)
     swa_lr: float = option(0.0, "learning rate while averaging; 0 for the peak, --lr", low=0.0)
@@ -55,9 +55,20 @@ class Options:
         """Whether the schedule of the training has no say."""
         return self.swa_schedule == "constant"
 
+    @property
+    def copies(self) -> int:
+        """Of the weights, in every state: the mean."""
+        return 1
+
     def __post_init__(self) -> None:
         if self.swa_lr and self.swa_schedule == "planned":
             raise UsageError("--swa-lr does nothing with --swa-schedule planned", where="--swa-lr")
+
+
+def first_step(start: float, total: int) -> int:
+    """S, the step after which weights are averaged, of a share of all steps, or a step."""
+    # 0.55 x 100 is 55.00000000000001.
+    return max(1, math.ceil(round(start if start > 1 else start * total, 6)))
 
 
 class Modifier:
@@ -69,7 +80,12 @@ class Modifier:
     def __init__(self, options: Options, context: Context) -> None:
         self.options, self.context = options, context
         self.model = getattr(context.model, "module", context.model)  # inside a DDP wrapper
-        self.start = max(1, math.ceil(options.swa_start * context.total_steps))
+        self.start = first_step(options.swa_start, context.total_steps)
+        if options.swa_start > max(1, context.total_steps):
+            raise UsageError(
+                f"--swa-start {options.swa_start:g}: this training has {context.total_steps} steps",
+                where="--swa-start",
+            )
         self.mean, self.finished = RunningMean(), False
 
     def learning_rate(self, step: int, planned: float) -> float:

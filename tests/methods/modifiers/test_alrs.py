@@ -59,6 +59,11 @@ def test_the_warm_up_is_left_alone():
     assert [made.learning_rate(step, 0.01 * step) for step in (0, 2, 3)] == [0.0, 0.02, 0.1]
 
 
+def test_a_loss_that_stands_still_while_the_rate_rises_says_nothing():
+    # Progress is judged from the first period behind the warm-up on: step 3 against step 4.
+    assert rates(modifier(warmup=3), [0.7] * 5)[2:] == pytest.approx([0.1, 0.1, 0.09])
+
+
 def test_a_resumed_run_goes_on_where_it_was():
     whole = modifier(steps_per_epoch=2)
     losses = [loss for loss in LOSSES for _ in range(2)]

@@ -13,6 +13,7 @@ from compressor.cli import run
 from compressor.methods.contract import Context
 from compressor.methods.modifiers import swa, swad
 from compressor.methods.running_mean import RunningMean
+from compressor.train.judge import Judge
 
 
 def scalar(value=0.0, kind=torch.float32):
@@ -40,12 +41,13 @@ def test_the_running_mean_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("steps", "start", "every", "count"), [(1000, 0.5, 50, 11), (7, 0.5, 2, 2)]
+    ("steps", "start", "every", "count"),
+    [(1000, 0.5, 50, 11), (7, 0.5, 2, 2), (100, 0.55, 5, 10), (100, 55, 5, 10)],
 )
 def test_which_steps_are_averaged(steps, start, every, count):
     values = [float(step + 1) for step in range(steps)]  # the weights after t steps are t
     model, modifier, _ = averaged(values, swa_start=start, swa_every=every)
-    first = math.ceil(start * steps)
+    first = {0.5: math.ceil(steps / 2)}.get(start, 55)
     chosen = [float(t) for t in range(first, steps + 1, every)]
     assert modifier.on_kept() == {"swa_start_step": first, "swa_averaged": count}
     assert len(chosen) == count
@@ -149,6 +151,8 @@ VALLEYS = [
     ([5, 4, 3, 3.1, 3.2, 3.1, 3.0, 3.1], (2, 8)),  # never ends
     ([5, 4, 3], None),  # always falling
     ([3, 4, 5], (0, 3)),
+    ([1, 1.1, 1.2, 9, 9, 9], (0, 3)),  # fewer than four are left, and all are above the limit
+    ([1, 1.1, 1.2, 9, 1.3, 9], (0, 5)),
 ]
 
 
@@ -190,6 +194,33 @@ def test_a_valley_is_one_of_a_single_set_of_zeros():
     modifier.on_finish()
     assert model.weight.flatten().tolist() == [0.0] * 6 + [2.5] * 4
     assert modifier.on_kept() == {"swad_segments": [0, 2], "swad_averaged": 2}
+
+
+def test_segments_whose_place_is_decided_are_not_kept():
+    model = scalar()
+    context = Context(model, "regression", total_steps=60, evaluations=60)
+    modifier = swad.Modifier(swad.Options(), context)
+    losses = [9.0, 8, 7, 6, 3, 3.1, 3.2, *[3.1] * 13, *[9.0] * 40]
+    for step, loss in enumerate(losses):
+        model.weight.data.fill_(step + 1.0)
+        modifier.after_step(step)
+        modifier.evaluated(step + 1, loss)
+        copies = [modifier.inside, *modifier.open, modifier.segment]
+        assert sum(bool(mean.mean) for mean in copies) <= modifier.options.copies
+    modifier.on_finish()
+    assert modifier.on_kept() == {"swad_segments": [4, 20], "swad_averaged": 16}
+    assert model.weight.item() == pytest.approx(sum(range(5, 21)) / 16)
+    assert not modifier.open
+
+
+def test_too_few_evaluations_for_a_valley_are_refused_and_no_valley_is_said(here, capsys):
+    assert run("finetune teacher --data data --epochs 2 --with swad -o out".split()) == 2
+    assert "--eval-steps" in capsys.readouterr().err
+    words = "finetune teacher --data data --epochs 1 --eval-steps 1 --batch-size 32 --with swad"
+    assert run(f"{words} --swad-begin 4 --lr 1e-2 -o out".split()) == 0
+    step = json.loads((here / "out/compression.json").read_text())["steps"][-1]["metrics"]
+    said = "no valley began" in capsys.readouterr().err
+    assert said == (step["swad_segments"][0] == 3)
 
 
 @pytest.mark.parametrize("module", [swa, swad])
@@ -286,6 +317,26 @@ def test_the_last_weights_are_those_of_a_run_without_it(here, monkeypatch):
     assert run(f"finetune teacher {flags} --with swa -o raw".split()) == 0
     plain, raw = (load_file(here / name / "model.safetensors") for name in ("plain", "raw"))
     assert all(torch.equal(plain[name], raw[name]) for name in plain)
+
+
+def test_under_swad_the_last_weights_are_scored_themselves(here, monkeypatch):
+    scored, stepped = [], []
+    score, after_step = Judge.score, swad.Modifier.after_step
+
+    def scoring(self, model, check):
+        scored.append(model.classifier.weight.detach().clone())
+        return score(self, model, check)
+
+    def stepping(self, step):
+        stepped.append(self.model.classifier.weight.detach().clone())
+        after_step(self, step)
+
+    monkeypatch.setattr(Judge, "score", scoring)
+    monkeypatch.setattr(swad.Modifier, "after_step", stepping)
+    assert run(f"finetune teacher {QUICK} --with swad -o out".split()) == 0
+    segment, last, _ = scored[-3:]
+    assert torch.equal(last, stepped[-1])
+    assert not torch.equal(segment, last)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.modifiers import hype
 from compressor.model.layers import only_stack
+from compressor.model.views import HIDDEN, look
 
 
 def modified(model, precision="no", **options):
@@ -59,6 +60,22 @@ def test_outside_training_nothing_changes():
     assert not torch.equal(model.train()(**inputs()).logits, before)
     modifier.on_finish()
     assert not any(layer._forward_pre_hooks for layer in only_stack(model)[1])
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "mpnet", "gpt2"])
+def test_hidden_states_are_shown_before_the_noise(family):
+    sizes = {"dropout": 0.0} if family == "distilbert" else {"hidden_dropout_prob": 0.0}
+    model = tiny.model(family, num_hidden_layers=2, **sizes).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    shows = frozenset({HIDDEN})
+    clean = look(model, inputs(), shows, bare=model).hidden
+    modified(model, hype_sigma=0.5)
+    noisy = look(model, inputs(), shows, bare=model).hidden
+    assert len(noisy) == len(clean) == 3
+    torch.testing.assert_close(noisy[0], clean[0])
+    assert not torch.allclose(noisy[1], clean[1], atol=0.1)
 
 
 @pytest.mark.parametrize(("layers", "count"), [("all", 4), ("top:1", 1), ("bottom:3", 3)])

@@ -245,15 +245,37 @@ def test_delta_sam_looks_three_times_and_the_weights_stay():
     close(model.weight.detach(), [0.5, 1.0])
     assert passes.parts["loss"] == pytest.approx(1.0)
     assert passes.parts["lightest"] < 1 < passes.parts["heaviest"]
-    assert modifier.on_kept() == {"delta_lost_in_rounding": 0.0}
+    kept = modifier.on_kept()
+    assert kept.pop("delta_looks_ms") > 0
+    assert kept == {"delta_lost_in_rounding": 0.0}
 
 
-def test_differences_that_rounding_hides_count_as_average():
+class Sparse(Quadratic):
+    """Half of whose weights are zeros that it must not leave."""
+
+    def __init__(self):
+        super().__init__([[1.0, 0.0] * 50], [[1.0] * 100] * 2)
+        self.curvatures = torch.tensor([[3.0, 1e9] * 50, [1.0, 1e9] * 50], dtype=torch.float64)
+
+    def rows(self):
+        zeros = self.weight.flatten()[1::2]
+        assert not zeros.any()
+        return super().rows()
+
+
+def test_delta_sam_looks_at_the_sparse_model():
+    model = Sparse()
+    passes = Passes(model)
+    made(delta_sam, delta_sam.Options(delta_noise=0.1), model).gradients(passes)
+    assert passes.parts["heaviest"] / passes.parts["lightest"] == pytest.approx(3, rel=1e-6)
+
+
+def test_rows_whose_curvature_rounding_hides_weigh_little_and_alike_where_it_hides_all():
     here = torch.tensor([1.0, 1.0, 1.0])
     up = here + torch.tensor([1e-7, 2e-3, 4e-3])
     weights, seen = delta_sam.row_weights(here, up, here, 1e-3, clip=4.0)
     assert seen.tolist() == [False, True, True]
-    assert weights.tolist() == pytest.approx([1.0, 2 / 3, 4 / 3], rel=1e-3)
+    assert weights.tolist() == pytest.approx([1 / 4 / 1.0833, 1 / 1.0833, 2 / 1.0833], rel=1e-3)
     weights, seen = delta_sam.row_weights(here, here, here, 1e-3, clip=4.0)
     assert weights.tolist() == [1.0] * 3
     assert not seen.any()
@@ -275,6 +297,12 @@ def test_under_the_verbs_that_train(name, verb, here):
     history = json.loads((here / "out/compression.json").read_text())["steps"][-1]
     if name == "delta_sam":
         assert 0 <= history["metrics"]["delta_lost_in_rounding"] <= 1
+
+
+def test_curvature_through_rounding_is_refused(here, capsys):
+    words = "finetune teacher --data data --with delta_sam --with qat -o out"
+    assert run(words.split()) == 2
+    assert "--with sam --with qat" in capsys.readouterr().err
 
 
 def test_two_ways_to_make_a_gradient_are_refused(here, capsys):
@@ -307,7 +335,9 @@ def test_the_loss_of_rows_adds_up_to_the_loss_of_the_batch():
     batch = {**tiny.tokenizer()(texts, padding=True, return_tensors="pt")}
     batch["labels"] = torch.tensor([0, 1, 0, 1, 1, 0])
     taught = Views(logits=torch.randn(6, 2))
-    rows = criterion.by_row(batch, lambda _: taught)
+    rows, parts = criterion.by_row(batch, lambda _: taught)
     assert rows.shape == (6,)
     assert rows.std() > 0
-    torch.testing.assert_close(rows.mean(), criterion(batch, lambda _: taught).total)
+    whole = criterion(batch, lambda _: taught)
+    torch.testing.assert_close(rows.mean(), whole.total)
+    torch.testing.assert_close(parts, whole.parts)
