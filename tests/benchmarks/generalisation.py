@@ -2,6 +2,9 @@
 
     python tests/benchmarks/generalisation.py DATA --metric accuracy --seeds 3 -o FOLDER
     python tests/benchmarks/generalisation.py DATA --time -o FOLDER
+    python tests/benchmarks/generalisation.py DATA --rows 1111 --seeds 5 --flags "--precision fp32"
+        --ways "plain;no dropout;hype 1e-4;hype 1e-3;hype 1e-2;hype 1e-1;dropout, hype 1e-2"
+        -o FOLDER
 
 The student is MiniLM without every other layer, and each way trains it for the same steps at the
 same rate, in the machine's number format, for which the noise between layers is large enough;
@@ -11,9 +14,10 @@ the same rows. DATA and the rows that are held out are those of `distillation_ab
 may share FOLDER.
 
 Way by way METRIC's mean times 100 over seeds is printed, with a 95 % interval (Student's t) and the
-differences to plain training and to distillation, paired by seed; then the loss on at most 512 of
-the scored rows, in fp32, and by how much it rises: one step of 0.05 uphill, and in the mean over
-random directions a quarter as long as the weights.
+differences to plain training, to `constant` and to distillation, paired by seed; then the loss on
+at most 512 of the scored rows, in fp32, and by how much it rises: one step of 0.05 uphill, and in
+the mean over random directions a quarter as long as the weights; last the mean cosine between the
+tokens of a row behind the last layer, which is high where hidden states collapse.
 
 With --time: milliseconds of a step of each way, in turns, alone on the machine; the median of
 ROUNDS. The teacher's answers, which are asked for once before the training, are left out.
@@ -26,14 +30,21 @@ import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillation_ablation import MODEL, compressor, interval, train_teacher, write_data
 
-PLAIN, TAUGHT = "plain", "soft_labels"
+if TYPE_CHECKING:
+    import torch
+
+    from compressor.model.load import Loaded
+
+PLAIN, LAST, TAUGHT = AGAINST = "plain", "constant", "soft_labels"
+SHOWN = {"loss": "loss", "uphill": "worst", "around": "average", "cosine": "cosine"}
 NOISE = "--hype-sigma 0.01 --hype-dropout 0"
 WAYS = {
     PLAIN: "",
-    "constant": "--schedule constant",
+    LAST: "--schedule constant",
     "swa": "--with swa",
     "sam": "--with sam",
     "asam": "--with asam",
@@ -43,11 +54,20 @@ WAYS = {
     TAUGHT: "--method soft_labels",
     "soft_labels, swa": "--method soft_labels --with swa",
 }
+# More noise and less, without hidden dropout but for the last; of these, fp32 rounds none away.
+WAYS_TO_NAME = {
+    "no dropout": "--with hype --hype-sigma 0 --hype-dropout 0",
+    **{
+        f"hype {sigma}": f"--with hype --hype-sigma {sigma} --hype-dropout 0"
+        for sigma in ("1e-4", "1e-3", "1e-2", "1e-1")
+    },
+    "dropout, hype 1e-2": "--with hype --hype-sigma 1e-2",
+}
 
 
 def words_of(folder: Path, way: str, seed: int, given: argparse.Namespace) -> list[str]:
     """The command line of a way, without its length and output."""
-    small, flags = str(folder / "small"), WAYS[way].split()
+    small, flags = str(folder / "small"), f"{(WAYS | WAYS_TO_NAME)[way]} {given.flags}".split()
     begun = ["finetune", small]
     if TAUGHT in way:
         begun = ["distill", str(folder / f"teacher-{seed}"), "--student", small]
@@ -72,9 +92,9 @@ def metric_of(target: Path, metric: str) -> float:
 
 
 def flatness(folder: Path, target: Path) -> dict[str, float]:
-    """The loss on the scored rows, and by how much it rises around the weights."""
+    """The loss on the scored rows, its rises around the weights, and how alike tokens are."""
     from compressor.checkpoint.folder import open_checkpoint
-    from compressor.commands.landscape import sharpness
+    from compressor.commands.landscape import rows_of, sharpness
     from compressor.data.dataset import open_dataset
     from compressor.model.load import load
     from compressor.model.tasks import labels_of
@@ -82,8 +102,27 @@ def flatness(folder: Path, target: Path) -> dict[str, float]:
     checkpoint = open_checkpoint(target)
     dataset = open_dataset(str(folder / "data"), model_labels=labels_of(checkpoint))
     loaded = load(checkpoint, dataset.task.name)
-    sizes = {"rows": 512, "max_length": 128, "rho": 0.05, "gamma": 0.25, "seed": 0}
-    return sharpness(loaded, dataset, "validation", **sizes)
+    sizes = {"rows": 512, "max_length": 128}
+    rises = sharpness(loaded, dataset, "validation", **sizes, rho=0.05, gamma=0.25, seed=0)
+    return {**rises, "cosine": likeness(loaded, rows_of(loaded, dataset, "validation", **sizes))}
+
+
+def likeness(loaded: Loaded, batches: list[dict[str, torch.Tensor]]) -> float:
+    """The cosine between two tokens of a row behind the last layer, in the mean over all rows."""
+    import torch
+
+    from compressor.model.inputs import fed
+
+    found = []
+    for batch in batches:
+        with torch.no_grad():
+            answer = loaded.model(**fed(loaded.model, batch), output_hidden_states=True)
+        there = batch["attention_mask"][..., None]  # [batch, length, 1]
+        units = torch.nn.functional.normalize(answer.hidden_states[-1], dim=-1) * there
+        count = there.sum((1, 2))  # [batch]
+        pairs = units.sum(1).square().sum(-1) - count  # of a token with itself it is 1
+        found.append(pairs / (count * (count - 1)))
+    return float(torch.cat(found).mean())
 
 
 def milliseconds(folder: Path, way: str, given: argparse.Namespace) -> float:
@@ -106,6 +145,7 @@ def main() -> None:
     parser.add_argument("--lr", default="2e-4")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ways", default=";".join(WAYS), help="names separated by semicolons")
+    parser.add_argument("--flags", default="", help="more flags of every way")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -120,30 +160,31 @@ def main() -> None:
         for way, each in zip(ways, zip(*spent, strict=True), strict=True):
             print(f"| {way} | {statistics.median(each):.0f} |")
         return
+    taught = any(TAUGHT in way for way in ways)
     with ThreadPoolExecutor(given.workers) as pool:
-        list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
+        if taught:
+            list(pool.map(lambda seed: train_teacher(folder, seed), seeds))
         jobs = [(way, seed) for way in ways for seed in seeds]
         targets = pool.map(lambda job: trained(folder, *job, given), jobs)
         made = dict(zip(jobs, targets, strict=True))
     found = {job: metric_of(target, given.metric) for job, target in made.items()}
     flat = {job: flatness(folder, target) for job, target in made.items()}
-    teachers = [metric_of(folder / f"teacher-{seed}", given.metric) for seed in seeds]
-    heads = ["way", given.metric, "against plain", f"against {TAUGHT}", "loss", "uphill", "around"]
+    others = [other for other in AGAINST if other in ways]
+    heads = ["way", given.metric, *(f"against {other}" for other in others), *SHOWN]
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}")
-    print(f"| teacher | {interval(teachers)} | | | | | |")
+    if taught:
+        teachers = [metric_of(folder / f"teacher-{seed}", given.metric) for seed in seeds]
+        print(f"| teacher | {interval(teachers)} |{' |' * (len(heads) - 2)}")
     for way in ways:
-        against = [
-            interval([found[way, s] - found[other, s] for s in seeds])
-            if other in ways and other != way
-            else ""
-            for other in (PLAIN, TAUGHT)
+        gains = [
+            interval([found[way, s] - found[other, s] for s in seeds]) if other != way else ""
+            for other in others
         ]
         values = interval([found[way, seed] for seed in seeds])
         shown = [
-            interval([flat[way, seed][name] for seed in seeds], digits=3)
-            for name in ("loss", "worst", "average")
+            interval([flat[way, seed][name] for seed in seeds], digits=3) for name in SHOWN.values()
         ]
-        print(f"| {' | '.join([way, values, *against, *shown])} |")
+        print(f"| {' | '.join([way, values, *gains, *shown])} |")
 
 
 if __name__ == "__main__":
