@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from compressor.errors import UsageError
 from compressor.methods.contract import Context, Passes
 
 if TYPE_CHECKING:
@@ -16,17 +15,7 @@ TINY = 1e-12  # added to the norm, as the authors do
 
 
 def trained(context: Context) -> list[torch.nn.Parameter]:
-    """The parameters of the model that are trained, shared ones once.
-
-    Raises:
-        UsageError: in fp16 the loss scale can be undone once a step only.
-    """
-    if context.mixed_precision == "fp16":
-        raise UsageError(
-            "two gradients a step do not go with fp16, whose loss scale is undone once a step",
-            hint="--precision bf16, or --precision fp32",
-            where="--precision",
-        )
+    """The parameters of the model that are trained, shared ones once."""
     return [p for p in context.model.parameters() if p.requires_grad]
 
 
@@ -45,7 +34,8 @@ def ascent(
         scales: T, of the shape of each parameter.
 
     Returns:
-        eps of every parameter, in its own shape.
+        eps of every parameter, in its own shape; zeros where the norm is not finite, so that the
+        pass that follows meets the same gradient, which is then skipped or refused.
     """
     import torch
 
@@ -54,6 +44,8 @@ def ascent(
     if scales is not None:
         scaled = [scale * g for scale, g in zip(scales, gradients, strict=True)]
     norm = torch.stack([g.float().norm() for g in scaled]).norm() + TINY
+    if not norm.isfinite():
+        return [torch.zeros_like(p) for p in parameters]
     steps = scaled if scales is None else [s * g for s, g in zip(scales, scaled, strict=True)]
     return [(radius / norm).to(step) * step for step in steps]
 
@@ -88,12 +80,9 @@ def descend_from(
     Args:
         parameters: what is moved.
         steps: where to.
-        passes: of the step; the last one was made at the weights themselves.
+        passes: of the step; the last one led uphill from the weights themselves.
     """
     here = dict(passes.parts)
     with moved(parameters, steps):
         there = passes()
-    passes.parts = {
-        **passes.parts, **here, "gradient_norm": passes.parts["gradient_norm"],
-        "sharpness": there - here["loss"],
-    }  # fmt: skip
+    passes.parts = {**passes.parts, **here, "sharpness": there - here["loss"]}

@@ -144,8 +144,12 @@ class Passes(Protocol):
         """The norm of each row's own gradient, [rows], without dropout; a pass back for each."""
         ...
 
-    def weighted(self, weights: torch.Tensor) -> float:
-        """As a call, with the gradient of the mean of weight [rows] times the row's loss."""
+    def uphill(self, weights: torch.Tensor | None = None) -> float:
+        """As a call, for the direction alone: the gradient is not clipped, and may be scaled.
+
+        Args:
+            weights: [rows], which each row's loss is multiplied by.
+        """
         ...
 
 

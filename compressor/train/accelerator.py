@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from compressor.errors import UsageError
+from compressor.model.devices import choose_device
 from compressor.train.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -14,13 +16,23 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(options: TrainingOptions, device: str) -> Accelerator:
-    """Processes, device and number format, as `accelerate launch` or one process wants them."""
+    """Processes, device and number format, as `accelerate launch` or one process wants them.
+
+    Raises:
+        UsageError: fp16 on a processor, where `accelerate` would compute in fp32 and say nothing.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
     chosen = {"fp32": "no"}.get(options.precision, options.precision)
     if chosen == "auto":
         chosen = "bf16" if _gains_from_bf16(device) else "no"
+    if chosen == "fp16" and choose_device(device).type == "cpu":
+        raise UsageError(
+            "--precision fp16 is for GPUs, and this trains on a processor",
+            hint="--precision bf16, or --precision fp32",
+            where="--precision",
+        )
     # The step of a recipe before this one may have had another number format.
     AcceleratorState._reset_state()
     return Accelerator(cpu=device == "cpu", mixed_precision=chosen)

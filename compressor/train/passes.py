@@ -29,7 +29,7 @@ class Passes:
     """The passes of the step that `begin` names; a call makes the plain one.
 
     Attributes:
-        parts: what the last pass gave: the loss, its parts and the gradient's norm.
+        parts: what the last pass gave: the loss, its parts and, but uphill, the gradient's norm.
         rows_seen: rows of all steps so far, over all processes, each once.
     """
 
@@ -64,16 +64,30 @@ class Passes:
         Raises:
             DivergedError: the loss or the gradient is not finite.
         """
-        return self._backward(lambda batch, _: self.criterion(batch, self.teacher))
+        loss = self._backward(lambda batch, _: self.criterion(batch, self.teacher))
+        largest = self.run.options.clip or math.inf
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), largest)
+        self.parts["gradient_norm"] = float(norm)
+        # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
+        skips = self.accelerator.mixed_precision == "fp16"
+        rate = self.optimizer.param_groups[0]["lr"]
+        refuse_not_finite(self.parts, self.step, rate, self.run.state.path, without_norm=skips)
+        return loss
 
-    def weighted(self, weights: torch.Tensor) -> float:
-        """The same of the mean of each row's loss times its weight; returns the plain mean.
+    def uphill(self, weights: torch.Tensor | None = None) -> float:
+        """The gradient's direction: not clipped, and scaled where fp16 scales the loss.
+
+        A call has to follow in the same step, for it undoes the scale and sees to what is not
+        finite, which may be done once a step.
 
         Args:
-            weights: [rows] of the step's batches in this process, in the order of `row_losses`.
+            weights: [rows] of the step's batches in this process, in the order of `row_losses`,
+                which each row's loss is multiplied by; the loss returned is the plain mean.
         """
 
         def loss(batch: Batch, first: int) -> Loss:
+            if weights is None:
+                return self.criterion(batch, self.teacher)
             losses, parts = self.criterion.by_row(batch, self.teacher)  # [rows]
             total = (losses * weights[first : first + len(losses)]).mean()
             return Loss(total, {"loss": losses.detach().mean(), **parts})
@@ -138,12 +152,7 @@ class Passes:
             for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / options.accumulate
         self._share_objectives()
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), options.clip or math.inf)
-        self.parts = {**sums, "gradient_norm": float(norm)}
-        # fp16's loss scaling meets infinite gradients on purpose and skips those steps.
-        skips = accelerator.mixed_precision == "fp16"
-        rate = self.optimizer.param_groups[0]["lr"]
-        refuse_not_finite(self.parts, self.step, rate, self.run.state.path, without_norm=skips)
+        self.parts = sums
         return self.parts["loss"]
 
     def mean_loss(self) -> float:

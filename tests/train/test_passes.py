@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from compressor.errors import UsageError
 from compressor.methods.modifiers import asam, delta_sam, sam
+from compressor.train.accelerator import make_accelerator
 from compressor.train.loop import train
 from loops import OPTIONS, make_feeds, make_run
 
@@ -139,10 +141,49 @@ def test_weights_of_rows_reach_their_own_batch(feeds, tmp_path):
         rows = passes.row_losses()
         half = torch.zeros_like(rows)
         half[: len(rows) // 2] = 1.0
-        first = gradient(lambda: passes.weighted(half))
-        second = gradient(lambda: passes.weighted(1 - half))
+        first = gradient(lambda: passes.uphill(half))
+        second = gradient(lambda: passes.uphill(1 - half))
         whole = gradient(passes)
         assert not torch.allclose(first, second)
         torch.testing.assert_close(first + second, whole, atol=1e-6, rtol=1e-4)
 
     looked(look, feeds, tmp_path, replace(SHORT, accumulate=2, clip=0.0))
+
+
+def in_fp16(run, scale):
+    """The run as a GPU's fp16 trains, whose loss scaling a processor can do as well."""
+    chosen = run.accelerator
+    chosen.scaler, chosen.native_amp = torch.amp.GradScaler("cpu", init_scale=scale), True
+    chosen.state._mixed_precision = "fp16"
+    return replace(run, held_out=None)
+
+
+def way_of(run):
+    """How far each weight went in a training."""
+
+    def weights():
+        return torch.cat([p.detach().flatten() for p in run.student.model.parameters()])
+
+    start = weights().clone()
+    train(run)
+    return weights() - start
+
+
+@pytest.mark.parametrize("module", [sam, asam, delta_sam])
+def test_the_scale_of_the_loss_changes_nothing(module, feeds, tmp_path):
+    found = []
+    for scale in (2.0**8, 2.0**12):
+        run = make_run(feeds, tmp_path / str(scale), SHORT, modifiers=[made(module)])
+        found.append(way_of(in_fp16(run, scale)))
+    assert (found[0] - found[1]).norm() < 0.1 * found[0].norm()
+
+
+@pytest.mark.parametrize("module", [sam, asam, delta_sam])
+def test_steps_with_infinite_gradients_are_skipped(module, feeds, tmp_path):
+    run = make_run(feeds, tmp_path, SHORT, modifiers=[made(module)])
+    assert not way_of(in_fp16(run, 2.0**125)).any()
+
+
+def test_fp16_on_a_processor_is_refused():
+    with pytest.raises(UsageError, match="is for GPUs"):
+        make_accelerator(replace(SHORT, precision="fp16"), "cpu")

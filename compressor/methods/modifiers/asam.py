@@ -52,7 +52,7 @@ class Modifier:
 
     def gradients(self, passes: Passes) -> None:
         """Leave g' on the weights."""
-        passes()
+        passes.uphill()
         scales = [scale_of(p, self.options.adaptive_eta) for p in self.parameters]
         steps = ascent(self.parameters, self.options.adaptive_rho, scales)
         descend_from(self.parameters, steps, passes)

@@ -113,10 +113,10 @@ class Modifier:
     def gradients(self, passes: Passes) -> None:
         """Leave the plain gradient at w + eps on the weights."""
         if self.options.delta_weight == "uniform":
-            passes()
+            passes.uphill()
         else:
             weights = self._weights(passes)  # [rows]
-            passes.weighted(weights)
+            passes.uphill(weights)
             lightest, heaviest = weights.aminmax()
             passes.parts |= {"lightest": float(lightest), "heaviest": float(heaviest)}
         descend_from(self.parameters, ascent(self.parameters, self.options.delta_rho), passes)

@@ -10,7 +10,8 @@ several batches a step (`--accumulate`) are all seen twice. Weight decay acts on
 clipped is g', and g, whose length does not matter.
 
 With several processes all of them climb along the mean gradient; the paper lets each climb by its
-own.
+own. Of fp16's scaled loss g is taken as it is, for its length does not matter; a step whose g or g'
+is infinite is skipped.
 """
 
 from __future__ import annotations
@@ -39,5 +40,5 @@ class Modifier:
 
     def gradients(self, passes: Passes) -> None:
         """Leave g' on the weights."""
-        passes()
+        passes.uphill()
         descend_from(self.parameters, ascent(self.parameters, self.options.rho), passes)
