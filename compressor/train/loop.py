@@ -15,6 +15,7 @@ from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
 from compressor.train.accelerator import as_saved, unprepare
+from compressor.train.attention import plain_attention
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
@@ -48,7 +49,8 @@ def train(run: Run) -> Trained:
     """
     # On its device first: the table that is set aside for the while does not move with the model.
     model = run.student.model.to(run.accelerator.device)
-    with StopRequest() as stop, words_in_use(model, run.feed), cheap_dropout(model):
+    attention = plain_attention(model, run.accelerator, run.options.max_length)
+    with StopRequest() as stop, words_in_use(model, run.feed), cheap_dropout(model), attention:
         loop = _Loop(run, stop)
         try:
             trained = loop.run_all()
