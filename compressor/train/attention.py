@@ -1,8 +1,7 @@
 """Attention by plain matrix products while a model trains in bf16 on a processor.
 
 Torch's fused kernel is quick forward and slow back there, and its way around dropout is slower than
-plain products too; in fp32 they take the same time. `tests/benchmarks/attention.py` shows what that
-saves. The products keep the scores of every pair of tokens for the way back, which long rows have
+plain products too. `tests/benchmarks/attention.py` shows what that saves. The products keep the scores of every pair of tokens for the way back, which long rows have
 no room for.
 """
 

@@ -19,7 +19,7 @@ from compressor.train.attention import plain_attention
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
 from compressor.train.judge import Judge
-from compressor.train.modifiers import batch_changes, in_order, the_ascending
+from compressor.train.modifiers import batch_changes, call_hook, in_order, the_ascending
 from compressor.train.optimizer import build_optimizer, planned_learning_rate, warmup_steps
 from compressor.train.passes import Passes
 from compressor.train.run import Metrics, Run, Trained
@@ -173,7 +173,7 @@ class _Loop:
                 self.facts["last_weights"] = self._last_weights()
         self.finishing = True
         for modifier in reversed(self.modifiers):  # a mean is in place before it is cut or rounded
-            _call(modifier, "on_finish")
+            call_hook(modifier, "on_finish")
         self._evaluate()
         best = self.position.best
         if self.options.keep == "best" and self.best and best["step"] < self.total:
@@ -196,7 +196,7 @@ class _Loop:
         for modifier in self.modifiers:
             if hasattr(modifier, "learning_rate"):
                 rate = modifier.learning_rate(step, rate)
-            _call(modifier, "before_step", step)
+            call_hook(modifier, "before_step", step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.passes.begin(step)
@@ -209,7 +209,7 @@ class _Loop:
         skipped = getattr(self.optimizer, "step_was_skipped", False)
         for modifier in self.modifiers:
             if not (skipped and getattr(modifier, "replaces_weights", False)):
-                _call(modifier, "after_step", step)
+                call_hook(modifier, "after_step", step)
             if hasattr(modifier, "learnt"):
                 modifier.learnt(step, self.passes.mean_loss())
         return self.passes.parts
@@ -281,7 +281,7 @@ class _Loop:
         found = self.run.state.load()
         if found is None:
             for modifier in self.modifiers:
-                _call(modifier, "on_start")
+                call_hook(modifier, "on_start")
             return
         self.position, groups = found
         load_weights(self.bare, groups["model"])
@@ -294,9 +294,3 @@ class _Loop:
                 state = groups.get(f"modifier{number}", {})
                 device = self.accelerator.device
                 modifier.load_state_dict({name: v.to(device) for name, v in state.items()})
-
-
-def _call(modifier: Any, hook: str, *arguments: Any) -> None:
-    """Call a modifier's hook where it has one."""
-    if hasattr(modifier, hook):
-        getattr(modifier, hook)(*arguments)

@@ -60,3 +60,15 @@ def the_ascending(modifiers: Sequence[Any], criterion: Criterion) -> Any | None:
             where="--with",
         )
     return found[0] if found else None
+
+
+def call_hook(modifier: Any, hook: str, *arguments: Any) -> None:
+    """Call a modifier's hook where it has one.
+
+    Args:
+        modifier: the modifier.
+        hook: its name.
+        arguments: passed on.
+    """
+    if hasattr(modifier, hook):
+        getattr(modifier, hook)(*arguments)
