@@ -1,8 +1,8 @@
 """Attention by plain matrix products while a model trains in bf16 on a processor.
 
 Torch's fused kernel is quick forward and slow back there, and its way around dropout is slower than
-plain products too. `tests/benchmarks/attention.py` shows what that saves. The products keep the scores of every pair of tokens for the way back, which long rows have
-no room for.
+plain products too: `tests/benchmarks/attention.py` shows what they save. The products keep the
+scores of every pair of tokens for the way back, which long rows have no room for.
 """
 
 from __future__ import annotations
