@@ -1,4 +1,4 @@
-"""What a reader must know before the table: the first sentences of a report.
+"""What a reader must know before the table: what is wrong with a model or a measurement.
 
 Each rule looks at one way in which good-looking numbers mislead: a dead model, a model that says
 one thing, an accuracy lost for real, int8 that is slower than float, a machine that was busy.
@@ -19,8 +19,6 @@ Model = Mapping[str, Any]
 
 # Medians of the same model differ by about this much between runs on a quiet machine.
 SLOWER_BELOW = 0.97
-# Sizes whose ratio is above this are as good as equal.
-NEARLY = 0.95
 # Fewer zeros than this are no sparse model.
 SPARSE_FROM = 0.3
 # p95 / p50 of single calls: 1.05 to 1.15 on a quiet machine.
@@ -30,13 +28,13 @@ SPREAD_OF_NOISE = 1.5
 def find_problems(report: Mapping[str, Any]) -> list[str]:
     """Short sentences on what is wrong with a model or with the measurement, worst first."""
     models, unit = report["models"], report["drop_unit"]
-    reference = _baseline(report)
+    reference = baseline_of(report)
     problems, losers = [], []
     for model in models:
-        broken = _dead(model) or _one_class(model, (report["task"] or {}).get("labels"))
+        broken = dead(model) or one_class(model, (report["task"] or {}).get("labels"))
         problems += broken
         judged = not broken and model["drop"] is not None and model["accuracy"]["low"] is not None
-        if judged and not _holds(model, reference):
+        if judged and not holds(model, reference):
             losers.append(model)
     problems += _other_tokens(models, reference)
     problems += _lost_accuracy(losers, reference, unit)
@@ -47,94 +45,29 @@ def find_problems(report: Mapping[str, Any]) -> list[str]:
     return problems + _noise(report["machine"], models)
 
 
-def summarise(report: Mapping[str, Any]) -> str:
-    """One or two sentences: the best candidate, and the most compressed where that is another."""
-    reference = _baseline(report)
-    candidates = _comparable(report)
-    if len(report["models"]) == 1:
-        return f"{reference['name']} was measured alone: name candidates to compare it with."
-    best = best_candidate(report)
-    if best is None:
-        return f"No candidate has an accuracy that can be compared with {reference['name']}."
-    text = f"{best['name']} {_gains(best)} than {reference['name']}"
-    if best["drop"] is None:
-        unscored = f"{reference['name']} has no accuracy to compare with"
-        return f"{text}; {unscored if reference['accuracy'] else 'accuracy was not measured'}."
-    text += f", and {_loss(best, reference, report['drop_unit'])}."
-    smallest = max(candidates, key=_compression)
-    if _compression(best) >= NEARLY * _compression(smallest):
-        return text
-    return (
-        f"{text} The most compressed, {smallest['name']}, {_gains(smallest)}, "
-        f"and {_loss(smallest, reference, report['drop_unit'])}."
-    )
-
-
-def best_candidate(report: Mapping[str, Any]) -> Model | None:
-    """The most compressed candidate of those that lose no more than their interval explains.
-
-    The most compressed of all where every one loses more or nothing was scored; None where no
-    candidate can be compared with the baseline. Of several that are nearly as small the fastest: a
-    checkpoint and its graph have the same bytes, and only one of them the speed.
-    """
-    reference = _baseline(report)
-    candidates = _comparable(report)
-    equal = [m for m in candidates if m["drop"] is not None and _holds(m, reference)]
-    largest = max(map(_compression, equal or candidates), default=0.0)
-    near = [m for m in equal or candidates if _compression(m) >= NEARLY * largest]
-    return max(near, key=lambda m: (m["speedup"] or 0.0, _compression(m)), default=None)
-
-
-def _comparable(report: Mapping[str, Any]) -> list[Model]:
-    """The candidates, without the dead, and without those that only ever say one thing."""
-    reference = _baseline(report)
-    scored = (reference["accuracy"] or {}).get("value") is not None
-    return [
-        model
-        for model in report["models"]
-        if model is not reference
-        and not (scored and model["drop"] is None)
-        and not _dead(model)
-        and not _one_class(model, None)
-    ]
-
-
-def _baseline(report: Mapping[str, Any]) -> Model:
+def baseline_of(report: Mapping[str, Any]) -> Model:
+    """The model that the others are compared with."""
     return next(m for m in report["models"] if m["name"] == report["baseline"])
 
 
-def _compression(model: Model) -> float:
-    return model["compression_ratio"]["disk"] or model["speedup"] or 0.0
-
-
-def _gains(model: Model) -> str:
-    parts = []
-    for ratio, more, less in (
-        (model["compression_ratio"]["disk"], "smaller on disk", "larger on disk"),
-        (model["speedup"], "faster", "slower"),
-    ):
-        if ratio is not None:
-            parts.append(" ".join(words.gain(ratio, more, less)))
-    return "is " + (words.listed(parts) if parts else "neither measured smaller nor faster")
-
-
-def _loss(model: Model, reference: Model, unit: str | None) -> str:
+def change(model: Model, reference: Model, unit: str | None) -> str:
+    """`loses 1.0 points of accuracy (92.0 to 91.0)`."""
     metric = model["accuracy"]["metric"]
-    change = (
+    values = (
         f"({words.metric_text(metric, reference['accuracy']['value'])} to "
         f"{words.metric_text(metric, model['accuracy']['value'])})"
     )
     drop, amount = model["drop"], words.drop_text(abs(model["drop"]), unit)
     of = f"{amount} points of {words.metric_name(metric)}" if unit == words.POINTS else amount
     if float(amount.split()[0]) == 0:
-        return f"keeps its {words.metric_name(metric)} {change}"
+        return f"keeps its {words.metric_name(metric)} {values}"
     if unit == words.POINTS:
-        return f"{'loses' if drop > 0 else 'gains'} {of} {change}"
+        return f"{'loses' if drop > 0 else 'gains'} {of} {values}"
     more = "more" if drop > 0 else "less"
-    return f"has {amount} {more} {words.metric_name(metric)} {change}"
+    return f"has {amount} {more} {words.metric_name(metric)} {values}"
 
 
-def _holds(model: Model, reference: Model) -> bool:
+def holds(model: Model, reference: Model) -> bool:
     """Whether no loss is sure: by the rows themselves, or by this model's interval alone."""
     paired = model["paired"]
     if paired and paired["high"] is not None:
@@ -146,7 +79,8 @@ def _holds(model: Model, reference: Model) -> bool:
     return theirs >= own["low"] if own["metric"] in LOWER_IS_BETTER else theirs <= own["high"]
 
 
-def _dead(model: Model) -> list[str]:
+def dead(model: Model) -> list[str]:
+    """A sentence on a model whose metric is not finite; empty of any other."""
     accuracy = model["accuracy"]
     if not accuracy or accuracy["value"] is not None:
         return []
@@ -162,7 +96,8 @@ def _dead(model: Model) -> list[str]:
     ]
 
 
-def _one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
+def one_class(model: Model, labels: Sequence[str] | None) -> list[str]:
+    """A sentence on a classifier that only ever says one thing; empty of any other."""
     counts = (model["accuracy"] or {}).get("predicted")
     if not counts or sum(count > 0 for count in counts) != 1:
         return []
@@ -202,7 +137,8 @@ def _lost_accuracy(losers: Sequence[Model], reference: Model, unit: str | None) 
         what = f"Points of {metric} lost" if unit == words.POINTS else f"Growth of {metric}"
         return [f"{what} beyond what the 95 % intervals explain: {words.listed(each)}."]
     return [
-        f"{model['name']} {_loss(model, reference, unit)}, {_certainty(model)}." for model in losers
+        f"{model['name']} {change(model, reference, unit)}, {_certainty(model)}."
+        for model in losers
     ]
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from compressor import console
 from compressor.measure import plots, words
 from compressor.measure.curves import training_plots
-from compressor.measure.findings import best_candidate
 from compressor.measure.heat_map import heat_maps
 from compressor.measure.html_landscape import landscape_section
 from compressor.measure.html_scaling import scaling_section
@@ -31,6 +30,7 @@ from compressor.measure.html_tables import (
 from compressor.measure.page import command_box, facts_list, figure, findings_list, page
 from compressor.measure.report import first_shape, model_named, p50_at
 from compressor.measure.schema import validate_report
+from compressor.measure.summary import best_candidate
 
 Model = Mapping[str, Any]
 

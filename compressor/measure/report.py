@@ -14,11 +14,12 @@ import numpy as np
 
 from compressor.errors import InputError
 from compressor.measure import words
-from compressor.measure.findings import find_problems, summarise
+from compressor.measure.findings import find_problems
 from compressor.measure.metrics import LOWER_IS_BETTER
 from compressor.measure.paired import same_tokens
 from compressor.measure.schema import SCHEMA, SIZES, validate_report
 from compressor.measure.speed import speedups
+from compressor.measure.summary import summarise
 
 Model = Mapping[str, Any]
 # What the zeros of a sparse model save is counted from the whole matrices of the dense one.

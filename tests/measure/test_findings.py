@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import math
 
-from compressor.measure.findings import best_candidate
 from compressor.measure.report import build_report
+from compressor.measure.summary import best_candidate
 
 
 def findings(machine, models, **task):
@@ -33,16 +33,6 @@ def test_a_model_that_says_one_thing_is_named_with_the_label(machine, make):
     assert "'class 1'" in findings(machine, models)[0]
     constant["accuracy"]["predicted"] = [1, 871]
     assert "every one" not in " ".join(findings(machine, models))
-
-
-def test_a_model_that_says_one_thing_is_never_the_best(machine, make):
-    sound, constant = make.measured("b", 50, 5.0, 0.89), make.measured("c", 10, 1.0, 0.895)
-    constant["accuracy"]["predicted"] = [0, 872]
-    models = [make.measured("a", 90, 9.0, 0.9), sound, constant]
-    report = build_report(machine, {"name": "text-classification"}, "a", models, "", 0)
-    assert best_candidate(report)["name"] == "b"
-    assert report["summary"].startswith("b is 1.80x smaller")
-    assert "c is" not in report["summary"]
 
 
 def test_zeros_that_save_no_time_are_called_so(machine, make):
@@ -175,48 +165,6 @@ def test_a_noisy_machine_is_reported_by_spread_and_by_load(machine, make):
     busy = {**machine, "load_average": {"before": [9.3, 1.0, 1.0], "after": None}}
     (sentence,) = findings(busy, steady)
     assert "load average reached 9.3 on 8 cores" in sentence
-
-
-def test_the_summary_names_the_best_and_the_most_compressed(report):
-    assert best_candidate(report)["name"] == "student"
-    assert report["summary"] == (
-        "student is 2.00x smaller on disk and 2.00x faster than teacher, and loses 1.0 points of "
-        "accuracy (92.0 to 91.0). The most compressed, student-int8, is 10.0x smaller on disk and "
-        "4.00x faster, and loses 4.0 points of accuracy (92.0 to 88.0)."
-    )
-
-
-def test_of_two_that_are_as_small_the_summary_names_the_faster(machine, make):
-    slow = make.measured("int8", 23, 18.0, 0.9)
-    fast = make.measured("graph", 24, 3.0, 0.9)
-    models = [make.measured("a", 90, 9.0, 0.9), slow, fast]
-    summary = build_report(machine, None, "a", models, "", 0)["summary"]
-    assert summary.startswith("graph is 3.75x smaller on disk and 3.00x faster than a")
-    assert "int8" not in summary
-
-
-def test_the_summary_speaks_of_what_was_measured(machine, make):
-    def summary(*models, task=None):
-        return build_report(machine, task, "a", list(models), "", 0)["summary"]
-
-    base = make.measured("a", 90, 9.0)
-    assert summary(base).startswith("a was measured alone")
-    assert summary(base, make.measured("b", 45, 18.0)) == (
-        "b is 2.00x smaller on disk and 2.00x slower than a; accuracy was not measured."
-    )
-    scored = make.measured("a", 90, 9.0, 0.9)
-    dead = make.measured("dead", 9, 1.0, math.nan)
-    assert summary(scored, dead) == "No candidate has an accuracy that can be compared with a."
-    dead_too = make.measured("a", 90, 9.0, math.nan)
-    sound = make.measured("s", 50, 5.0, 0.9)
-    assert summary(dead_too, sound, dead) == (
-        "s is 1.80x smaller on disk and 1.80x faster than a; a has no accuracy to compare with."
-    )
-    assert summary(dead_too, dead) == "No candidate has an accuracy that can be compared with a."
-    same = make.measured("b", 30, 3.0, 0.9)
-    assert summary(scored, same).endswith("and keeps its accuracy (90.0 to 90.0).")
-    better = make.measured("b", 30, 3.0, 0.91)
-    assert summary(scored, better).endswith("and gains 1.0 points of accuracy (90.0 to 91.0).")
 
 
 def test_perplexities_over_other_tokens_are_named(machine, make):
