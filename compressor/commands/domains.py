@@ -78,9 +78,8 @@ def leave_each_out(
     made = not target.is_dir()
     if made:
         check_target(target, force=False, inputs=[checkpoint.path])
-        target.mkdir(
-            exist_ok=True
-        )  # for a moment in a dry run too, where each training checks its own folder
+        # For a moment in a dry run too, where each training checks its own folder.
+        target.mkdir(exist_ok=True)
     try:
         _leave_out_in_turn(words, checkpoint, rounds, target, counts, data, training, shared)
     finally:

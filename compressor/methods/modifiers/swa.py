@@ -63,12 +63,18 @@ class Options:
     def __post_init__(self) -> None:
         if self.swa_lr and self.swa_schedule == "planned":
             raise UsageError("--swa-lr does nothing with --swa-schedule planned", where="--swa-lr")
+        if self.swa_start > 1 and self.swa_start % 1:
+            raise UsageError(
+                f"--swa-start {self.swa_start:g}: above 1 it is a step, which is a whole number",
+                hint="a share of the steps lies between 0 and 1",
+                where="--swa-start",
+            )
 
 
 def first_step(start: float, total: int) -> int:
     """S, the step after which weights are averaged, of a share of all steps, or a step."""
     # 0.55 x 100 is 55.00000000000001.
-    return max(1, math.ceil(round(start if start > 1 else start * total, 6)))
+    return max(1, int(start) if start > 1 else math.ceil(round(start * total, 6)))
 
 
 class Modifier:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 import tiny
 from compressor.cli import run
+from compressor.errors import UsageError
 from compressor.methods.contract import Context
 from compressor.methods.modifiers import swa, swad
 from compressor.methods.running_mean import RunningMean
@@ -144,6 +146,18 @@ def test_the_rate_is_constant_after_the_warm_up(options, wanted):
     modifier = swa.Modifier(swa.Options(swa_start=1.0, **options), context)
     planned = [0.25, 0.5, 0.4, 0.2]
     assert [modifier.learning_rate(s, p) for s, p in enumerate(planned)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"swa_start": 2.5}, "--swa-start 2.5: above 1 it is a step, which is a whole number"),
+        ({"swa_lr": 1e-3, "swa_schedule": "planned"}, "--swa-lr does nothing with"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(options, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        swa.Options(**options)
 
 
 VALLEYS = [
