@@ -201,13 +201,20 @@ def _tested(
     task = seen.task
     loaded = load(checkpoint, task.name)
     loaded.model.to(choose_device(shared.device))
-    inside = checkpoint.steps[-1].get("metrics", {})
     sharp = {}
     if task.labelled and seen.has("validation"):
         sharp = sharpness(
             loaded, seen, "validation", rows=SHARPNESS_ROWS, max_length=training.max_length,
             rho=RHO, gamma=GAMMA, seed=shared.seed,
         )  # fmt: skip
+    of_model = {
+        "model": folder.name,
+        "train_rows": sum(n for d, n in counts["train"].items() if d not in domains),
+        "metric": task.metric,
+        "inside": checkpoint.steps[-1].get("metrics", {}).get(task.metric),
+        **sharp,
+        "seconds": read_object(folder / "run.json")["training_seconds"],
+    }
     found = []
     for name in domains:
         split = next(split for split in reversed(SPLITS) if counts.get(split, {}).get(name))
@@ -218,19 +225,7 @@ def _tested(
             )
             answers = evaluate(torch_forward(loaded.model), feed)
         outside = score(task.name, task.metric, answers.outputs, answers.labels, seed=shared.seed)
-        found.append(
-            {
-                "domain": name,
-                "model": folder.name,
-                "train_rows": sum(n for d, n in counts["train"].items() if d not in domains),
-                "metric": task.metric,
-                "inside": inside.get(task.metric),
-                "split": split,
-                "outside": outside,
-                **sharp,
-                "seconds": read_object(folder / "run.json")["training_seconds"],
-            }
-        )
+        found.append({"domain": name, "split": split, "outside": outside, **of_model})
     return found
 
 

@@ -92,18 +92,11 @@ def _one(
 
     started = time.monotonic()
     model = loaded.model.to(choose_device(device)).eval()
-    batches = rows_of(
-        loaded, dataset, split, rows=measure.landscape_rows, max_length=measure.max_length
+    many, few = (
+        rows_of(loaded, dataset, split, rows=rows, max_length=measure.max_length)
+        for rows in (measure.landscape_rows, min(HESSIAN_ROWS, measure.landscape_rows))
     )
-    loss = _mean_loss(model, batches, dataset.task.name)
-    few = rows_of(
-        loaded,
-        dataset,
-        split,
-        rows=min(HESSIAN_ROWS, measure.landscape_rows),
-        max_length=measure.max_length,
-    )
-    curved = _mean_loss(model, few, dataset.task.name)
+    loss, curved = (_mean_loss(model, batches, dataset.task.name) for batches in (many, few))
     grid = [float(p) for p in np.linspace(-1, 1, measure.landscape_grid) * measure.landscape_radius]
     seeds = [seed + number for number in range(DIRECTIONS)]
     ways = [landscape.random_direction(model, one) for one in seeds]
@@ -114,25 +107,35 @@ def _one(
             drawn.append(row)
             progress.advance()
     rho = measure.landscape_rho
-    back = landscape.difference(model, first) if first else None
-    between = None
-    if back is not None:
-        places = [float(p) for p in np.linspace(*BETWEEN, measure.landscape_grid)]
-        # `back` leads to the first model, where the way begins.
-        losses = landscape.line(model, loss, back, [1 - place for place in places])
-        between = {"places": places, "losses": losses}
     return {
-        "rows": sum(len(batch["labels"]) for batch in batches),
+        "rows": sum(len(batch["labels"]) for batch in many),
         "places": grid,
         "lines": lines,
         "surface": drawn,
-        "between": between,
+        "between": _between(model, loss, first, measure.landscape_grid),
         "rho": rho,
         **_sharpness(model, loss, rho, measure.landscape_radius / 2, seeds),
         "hessian_rows": sum(len(batch["labels"]) for batch in few),
         "eigenvalue": landscape.largest_eigenvalue(model, curved, steps=POWER_STEPS, seed=seed),
         "trace": landscape.trace(model, curved, seeds),
         "seconds": time.monotonic() - started,
+    }
+
+
+def _between(
+    model: Any, loss: Any, first: Mapping[str, torch.Tensor], count: int
+) -> dict[str, list[float]] | None:
+    """Losses at `count` places on the way from the first model; None where no way leads."""
+    from compressor.model import landscape
+
+    back = landscape.difference(model, first) if first else None
+    if back is None:
+        return None
+    places = [float(place) for place in np.linspace(*BETWEEN, count)]
+    # `back` leads to the first model, where the way begins.
+    return {
+        "places": places,
+        "losses": landscape.line(model, loss, back, [1 - place for place in places]),
     }
 
 

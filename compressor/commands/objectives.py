@@ -104,7 +104,7 @@ def compatible(
             where="--with",
         )
     rounds = _marked(modifiers, "QUANTIZES")
-    weighing = [one.name for one in modifiers if _says(one, "weighs_rows")]
+    weighing = [one.name for one in modifiers if getattr(one.options, "weighs_rows", False)]
     if rounds and weighing:
         raise UsageError(
             f"{weighing[0]} measures how losses curve, and through the rounding of {rounds} they "

@@ -57,6 +57,11 @@ def landscape_section(report: Mapping[str, Any]) -> str:
     )
 
 
+def _losses(found: list[Any]) -> np.ndarray:
+    """As numbers; what was not finite, None in a report, as nan."""
+    return np.array(found, dtype=float)
+
+
 def _plain(axes: Axes) -> None:
     axes.patch.set_visible(False)
     axes.grid(True)
@@ -72,10 +77,9 @@ def _lines(models: list[Model]) -> str:
         for number, model in enumerate(models):
             found = model["landscape"]
             colour, dashes = STYLES[number % len(STYLES)]
-            mean = np.mean(found["lines"], axis=0)
             axes.plot(
                 found["places"],
-                mean,
+                _losses(found["lines"]).mean(axis=0),
                 color=colour,
                 dashes=dashes or (None, None),
                 label=short(model["name"]),
@@ -96,7 +100,7 @@ def _between(models: list[Model]) -> str:
                 colour, dashes = STYLES[number % len(STYLES)]
                 axes.plot(
                     way["places"],
-                    way["losses"],
+                    _losses(way["losses"]),
                     color=colour,
                     dashes=dashes or (None, None),
                     label=short(model["name"]),
@@ -108,27 +112,37 @@ def _between(models: list[Model]) -> str:
 def _surfaces(models: list[Model]) -> str:
     columns = min(len(models), 3)
     lines = math.ceil(len(models) / columns)
-    every = np.concatenate([np.ravel(model["landscape"]["surface"]) for model in models])
-    every = every[np.isfinite(every)]
+    surfaces = [_losses(model["landscape"]["surface"]) for model in models]
+    every = np.concatenate([surface[np.isfinite(surface)] for surface in surfaces])
+    least, most = (every.min(), every.max()) if len(every) else (0.0, 0.0)
     # Fine steps near the best loss, where models differ.
-    levels = every.min() + (every.max() - every.min()) * np.linspace(0.02, 1, LEVELS) ** 2
+    levels = least + (most - least) * np.linspace(0.02, 1, LEVELS) ** 2
     with page_style("landscape-surfaces"):
         drawn = new_figure(4.0 * columns, 3.6 * lines)
         grid = drawn.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
         for panel in grid.flat[len(models) :]:
             panel.set_axis_off()
-        for panel, model in zip(grid.flat, models, strict=False):
-            found = model["landscape"]
-            panel.patch.set_visible(False)
-            contour = panel.contour(
-                found["places"], found["places"], found["surface"], levels, colors=[ACCENT],
-                linewidths=0.9,
-            )  # fmt: skip
-            panel.clabel(contour, fmt="%.2f", fontsize=7.5, colors=[MUTED])
-            panel.plot([0], [0], "o", color=INK, markersize=3.5)
+        for panel, model, surface in zip(grid.flat, models, surfaces, strict=False):
+            _surface(panel, model["landscape"]["places"], surface, levels)
             panel.set_title(short(model["name"]), loc="left", fontsize=9.5)
-            panel.set_aspect("equal")
         return to_svg(drawn, "landscape-surfaces", f"loss surfaces of {len(models)} models")
+
+
+def _surface(panel: Axes, places: list[float], losses: np.ndarray, levels: np.ndarray) -> None:
+    """Contours of a surface, [places, places], at those levels that it crosses."""
+    panel.patch.set_visible(False)
+    panel.plot([0], [0], "o", color=INK, markersize=3.5)
+    panel.set_aspect("equal")
+    finite = losses[np.isfinite(losses)]
+    if not len(finite):
+        panel.text(0, 0, "no loss is finite", ha="center", va="bottom", fontsize=8, color=MUTED)
+        return
+    crossed = np.unique(levels[(levels > finite.min()) & (levels < finite.max())])
+    if len(crossed):
+        contour = panel.contour(
+            places, places, np.ma.masked_invalid(losses), crossed, colors=[ACCENT], linewidths=0.9
+        )
+        panel.clabel(contour, fmt="%.2f", fontsize=7.5, colors=[MUTED])
 
 
 def _sharpness(models: list[Model]) -> str:

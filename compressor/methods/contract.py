@@ -23,7 +23,8 @@ of its options, how text is masked in training |
 those that are there, \
 `MIXES_LABELS = True` where it makes rows of several classes, `NEEDS_HELD_OUT = True` where it \
 chooses by validation rows; perhaps `TASKS`; its options may have `sets_rate`, whether \
-the schedule has no say, and `copies`, of the weights in every saved state |
+the schedule has no say, `weighs_rows`, whether it asks for losses of single rows, and `copies`, \
+of the weights in every saved state |
 | transform | `needs_data(options)`, whether it draws on rows, labels included; \
 `apply(loaded, rows, options) -> facts`, which changes the model in place (`rows` are `Rows`: to \
 iterate over them gives batches) and may give `loaded` another tokenizer; facts whose names end \

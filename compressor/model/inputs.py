@@ -7,7 +7,7 @@ types, its DistilBERT student takes none.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ def has_token_types(config: PretrainedConfig) -> bool:
     Some take the argument and have none: GPT-2 would add the word embedding of the type's number.
     """
     return getattr(config, "type_vocab_size", 0) > 1
+
+
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of what a configuration gives as one number or as two."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def fed(model: nn.Module, batch: Mapping[str, Array]) -> dict[str, Array]:

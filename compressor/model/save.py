@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressor.errors import InputError
+from compressor.model.inputs import sides_of
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,7 @@ def probe_inputs(model: PreTrainedModel, *, rows: int = 2, length: int = 7) -> d
     generator = torch.Generator().manual_seed(0)
     config = model.config.get_text_config()
     if model.main_input_name == "pixel_values":
-        shape = (rows, config.num_channels, config.image_size, config.image_size)
+        shape = (rows, config.num_channels, *sides_of(config.image_size))
         return {"pixel_values": torch.randn(shape, generator=generator)}
     ids = torch.randint(config.vocab_size, (rows, length), generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

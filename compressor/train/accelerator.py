@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+SCALER = ("scale", "_growth_tracker")  # what a scaler of losses learns while it trains
+
+
 def make_accelerator(options: TrainingOptions, device: str) -> Accelerator:
     """Processes, device and number format, as `accelerate launch` or one process wants them.
 
@@ -45,6 +48,21 @@ def _gains_from_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+def scaler_tensors(scaler: torch.amp.GradScaler) -> dict[str, torch.Tensor]:
+    """How much fp16's loss is scaled, and for how many steps it was."""
+    import torch
+
+    state = scaler.state_dict()
+    return {name: torch.tensor(state[name], dtype=torch.float64) for name in SCALER}
+
+
+def load_scaler(scaler: torch.amp.GradScaler, saved: dict[str, torch.Tensor]) -> None:
+    """Take back what `scaler_tensors` gave."""
+    scale, steps = (saved[name].item() for name in SCALER)
+    known = scaler.state_dict()
+    scaler.load_state_dict({**known, "scale": scale, "_growth_tracker": int(steps)})
 
 
 @contextmanager

@@ -7,9 +7,12 @@ scores of every pair of tokens for the way back, which long rows have no room fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from compressor.model.inputs import sides_of
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -43,6 +46,7 @@ def plain_attention(
 
 def _tokens(model: PreTrainedModel, max_length: int) -> int:
     """Of the longest row: an image has one for each patch."""
-    if hasattr(model.config, "patch_size"):
-        return (model.config.image_size // model.config.patch_size) ** 2 + 1
-    return max_length
+    if not hasattr(model.config, "patch_size"):
+        return max_length
+    sides = zip(sides_of(model.config.image_size), sides_of(model.config.patch_size), strict=True)
+    return math.prod(image // patch for image, patch in sides) + 1

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
-from compressor.train.accelerator import as_saved, unprepare
+from compressor.train.accelerator import as_saved, load_scaler, scaler_tensors, unprepare
 from compressor.train.attention import plain_attention
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
@@ -79,20 +79,7 @@ class _Loop:
         self._evaluate_every = run.options.eval_steps or self.steps_per_epoch
         self.bare = run.student.model.train()
         self.model = self.accelerator.prepare(self.bare)
-        context = Context(
-            model=self.model,
-            task=run.feed.task.name,
-            student_config=self.bare.config,
-            teacher_config=run.teachers[0].loaded.model.config if run.teachers else None,
-            total_steps=self.total,
-            steps_per_epoch=self.steps_per_epoch,
-            learning_rate=run.options.learning_rate,
-            warmup_steps=warmup_steps(self.total, run.options),
-            evaluations=math.ceil(self.total / self._evaluate_every) if run.held_out else 0,
-            mixed_precision=self.accelerator.mixed_precision,
-            seed=run.seed,
-            batches=run.feed.once(self.accelerator.device),
-        )
+        context = self._context()
         torch.manual_seed(run.seed)  # of the objectives' own parameters
         self.criterion = Criterion([make(context) for make in run.objectives], context)
         self.modifiers = in_order([make(context) for make in run.modifiers])
@@ -122,6 +109,23 @@ class _Loop:
         self.finishing = False
         self.kept_step = 0
         self.facts: dict[str, Any] = {}
+
+    def _context(self) -> Context:
+        run = self.run
+        return Context(
+            model=self.model,
+            task=run.feed.task.name,
+            student_config=self.bare.config,
+            teacher_config=run.teachers[0].loaded.model.config if run.teachers else None,
+            total_steps=self.total,
+            steps_per_epoch=self.steps_per_epoch,
+            learning_rate=run.options.learning_rate,
+            warmup_steps=warmup_steps(self.total, run.options),
+            evaluations=math.ceil(self.total / self._evaluate_every) if run.held_out else 0,
+            mixed_precision=self.accelerator.mixed_precision,
+            seed=run.seed,
+            batches=run.feed.once(self.accelerator.device),
+        )
 
     # The story ---------------------------------------------------------------------------
 
@@ -271,6 +275,8 @@ class _Loop:
             groups["best"] = self.best
         if self.extra is not None:
             groups["objective"] = self.extra.state_dict()
+        if self.accelerator.scaler is not None:
+            groups["scaler"] = scaler_tensors(self.accelerator.scaler)
         for number, modifier in enumerate(self.modifiers):
             if hasattr(modifier, "state_dict"):
                 groups[f"modifier{number}"] = modifier.state_dict()
@@ -289,6 +295,8 @@ class _Loop:
         self.best = groups.get("best", {})
         if self.extra is not None:
             self.extra.load_state_dict(groups["objective"])
+        if self.accelerator.scaler is not None:
+            load_scaler(self.accelerator.scaler, groups["scaler"])
         for number, modifier in enumerate(self.modifiers):
             if hasattr(modifier, "load_state_dict"):
                 state = groups.get(f"modifier{number}", {})

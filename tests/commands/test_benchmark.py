@@ -396,8 +396,11 @@ def broken(here, tmp_path):
 
 def test_dead_and_one_class_models_are_called_out_first(broken, tmp_path):
     words = ["benchmark", broken / "onnx", "dead", "constant", "--baseline", broken / "teacher"]
+    words += ["--landscape", "--landscape-rows", 8, "--landscape-grid", 5]
     assert go(*words, "--data", broken / "data", *QUICK, "-o", "report") == 0
     report = report_of(tmp_path / "report")
+    dead = next(model["landscape"] for model in report["models"] if model["name"] == "dead")
+    assert dead["surface"] == [[None] * 5] * 5
     found = report["findings"]
     assert found[0] == (
         "dead gave NaN or infinite outputs for 64 of 64 rows: the model is broken and has no "

@@ -46,7 +46,9 @@ def test_another_kind_is_left_alone():
     assert model.config._attn_implementation == "eager"
 
 
-@pytest.mark.parametrize(("size", "kind"), [(64, "eager"), (224, "sdpa")])
+@pytest.mark.parametrize(
+    ("size", "kind"), [(64, "eager"), (224, "sdpa"), ([64, 48], "eager"), ([64, 320], "sdpa")]
+)
 def test_an_image_is_as_long_as_it_has_patches(size, kind):
     from transformers import ViTConfig, ViTForImageClassification
 

@@ -1,13 +1,15 @@
 """The passes of a step in the real loop: one batch, one dropout mask, and losses row by row."""
 
 import copy
+import os
+import signal
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from compressor.errors import UsageError
+from compressor.errors import Interrupted, UsageError
 from compressor.methods.modifiers import asam, delta_sam, sam
 from compressor.train.accelerator import make_accelerator
 from compressor.train.loop import train
@@ -182,6 +184,27 @@ def test_the_scale_of_the_loss_changes_nothing(module, feeds, tmp_path):
 def test_steps_with_infinite_gradients_are_skipped(module, feeds, tmp_path):
     run = make_run(feeds, tmp_path, SHORT, modifiers=[made(module)])
     assert not way_of(in_fp16(run, 2.0**125)).any()
+
+
+def test_a_resumed_run_goes_on_with_the_scale_of_the_loss(feeds, tmp_path):
+    def scaled(folder, **options):
+        watch = options.pop("watch", None)
+        run = make_run(feeds, tmp_path / folder, replace(SHORT, **options), watch=watch)
+        return in_fp16(run, 2.0**125)
+
+    def stop(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    whole = scaled("whole")
+    train(whole)
+    with pytest.raises(Interrupted):
+        train(scaled("cut", watch=stop))
+    resumed = scaled("cut", resume=True)
+    train(resumed)
+    states = [run.accelerator.scaler.state_dict() for run in (whole, resumed)]
+    assert states[0] == states[1]
+    assert states[0]["scale"] < 2.0**125
 
 
 def test_fp16_on_a_processor_is_refused():

@@ -60,8 +60,13 @@ class Options:
         choices=("grad-change", "grad-change/grad-norm", "uniform"),
     )
 
+    @property
+    def weighs_rows(self) -> bool:
+        """Whether rows of a batch need losses of their own."""
+        return self.delta_weight != "uniform"
+
     def __post_init__(self) -> None:
-        if self.delta_weight == "uniform":
+        if not self.weighs_rows:
             refuse_idle(self, ("delta_noise", "delta_clip"), "with --delta-weight uniform")
 
 
@@ -99,9 +104,8 @@ def row_weights(
 class Modifier:
     """Takes two passes and three looks a step."""
 
-    weighs_rows = True
-
     def __init__(self, options: Options, context: Context) -> None:
+        self.weighs_rows = options.weighs_rows
         self.options, self.parameters, self.seed = options, trained(context), context.seed
         self.now, self.rows, self.lost = 0, 0, 0
         self.looks, self.seconds = 0, 0.0
@@ -112,7 +116,7 @@ class Modifier:
 
     def gradients(self, passes: Passes) -> None:
         """Leave the plain gradient at w + eps on the weights."""
-        if self.options.delta_weight == "uniform":
+        if not self.weighs_rows:
             passes.uphill()
         else:
             weights = self._weights(passes)  # [rows]

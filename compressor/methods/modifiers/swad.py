@@ -6,7 +6,8 @@ segment, and each evaluation scores the segment's mean. With the losses l_1, l_2
 
     the valley begins at segment i     when l_i is the least of l_i ... l_(i + Ns - 1)
     its limit is                       (1 + r) mean(l_i ... l_(i + Ns - 1))
-    it ends before segment j           when the least of l_j ... l_(j + Ne - 1) is above the limit
+    it ends before segment j           when the least of l_j ... l_(j + Ne - 1) is above the limit,
+                                       which is asked of the segments from j = i + Ns on
 
 and the result is the mean of all segments from i to before j; at the end of training fewer than Ne
 segments are left to judge by. Where the valley has not ended by then it goes to the last segment,
