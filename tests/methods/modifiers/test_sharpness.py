@@ -317,6 +317,18 @@ def test_rows_without_a_loss_of_their_own_are_refused(here, capsys):
     assert "--with sam" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "finetune teacher --data data --with qat --max-steps 2",
+        "distill teacher --layers 1 --data data --method hidden_mse --max-steps 2",
+    ],
+)
+def test_rows_that_weigh_alike_need_no_loss_of_their_own(words, here):
+    alike = "--with delta_sam --delta-weight uniform -o out"
+    assert run(f"{words} {alike}".split()) == 0
+
+
 def test_the_loss_of_rows_adds_up_to_the_loss_of_the_batch():
     from compressor.methods.objectives import soft_labels, task
     from compressor.model.views import Views
