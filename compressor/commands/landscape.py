@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,8 @@ def _one(
         for row in landscape.surface(model, loss, (ways[0], ways[1]), grid):
             drawn.append(row)
             progress.advance()
-    rho = measure.landscape_rho
+    rho, gamma = measure.landscape_rho, measure.landscape_radius / 2
+    _, rises = landscape.sharpness(model, loss, rho=rho, gamma=gamma, seeds=seeds)
     return {
         "rows": sum(len(batch["labels"]) for batch in many),
         "places": grid,
@@ -114,7 +115,7 @@ def _one(
         "surface": drawn,
         "between": _between(model, loss, first, measure.landscape_grid),
         "rho": rho,
-        **_sharpness(model, loss, rho, measure.landscape_radius / 2, seeds),
+        **rises,
         "hessian_rows": sum(len(batch["labels"]) for batch in few),
         "eigenvalue": landscape.largest_eigenvalue(model, curved, steps=POWER_STEPS, seed=seed),
         "trace": landscape.trace(model, curved, seeds),
@@ -166,26 +167,13 @@ def sharpness(
         loss, and by how much it rises: worst, adaptive_worst and average; see
         `compressor.model.landscape`.
     """
-    import torch
+    from compressor.model import landscape
 
     batches = rows_of(loaded, dataset, split, rows=rows, max_length=max_length)
     loss = _mean_loss(loaded.model.eval(), batches, dataset.task.name)
-    with torch.no_grad():
-        here = float(loss())
     seeds = [seed + number for number in range(DIRECTIONS)]
-    return {"loss": here, **_sharpness(loaded.model, loss, rho, gamma, seeds)}
-
-
-def _sharpness(
-    model: Any, loss: Any, rho: float, gamma: float, seeds: list[int]
-) -> dict[str, float]:
-    from compressor.model import landscape
-
-    return {
-        "worst": landscape.worst_loss(model, loss, rho, adaptive=False),
-        "adaptive_worst": landscape.worst_loss(model, loss, rho, adaptive=True),
-        "average": landscape.average_loss(model, loss, gamma, seeds),
-    }
+    here, rises = landscape.sharpness(loaded.model, loss, rho=rho, gamma=gamma, seeds=seeds)
+    return {"loss": here, **rises}
 
 
 def rows_of(
@@ -212,18 +200,18 @@ def rows_of(
         ]
 
 
-def _mean_loss(model: Any, batches: list[dict[str, torch.Tensor]], task: str) -> Any:
-    """A function that gives the mean loss over all rows of the batches."""
+def _mean_loss(
+    model: Any, batches: list[dict[str, torch.Tensor]], task: str
+) -> Callable[[], Iterator[torch.Tensor]]:
+    """A function that gives each batch's share of the mean loss over all rows."""
     from compressor.methods.objectives.task import task_loss
     from compressor.model.inputs import fed
 
     total = sum(len(batch["labels"]) for batch in batches)
 
-    def loss() -> torch.Tensor:
-        return sum(
-            task_loss(task, model(**fed(model, batch)).logits, batch["labels"])
-            * (len(batch["labels"]) / total)
-            for batch in batches
-        )
+    def shares() -> Iterator[torch.Tensor]:
+        for batch in batches:
+            logits = model(**fed(model, batch)).logits
+            yield task_loss(task, logits, batch["labels"]) * (len(batch["labels"]) / total)
 
-    return loss
+    return shares

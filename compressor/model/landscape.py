@@ -20,7 +20,7 @@ model. Weights are put back from a copy after each look.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    Loss = Callable[[], torch.Tensor]
+    # What adds up to the loss, a batch's share after the other, so that one alone has a graph.
+    Loss = Callable[[], Iterable[torch.Tensor]]
     Direction = dict[str, torch.Tensor]
 
 TINY = 1e-10
@@ -101,6 +102,10 @@ def displaced(model: nn.Module) -> Iterator[Callable[[Sequence[tuple[float, Dire
         move(())
 
 
+def _value(loss: Loss) -> float:
+    return sum(float(share) for share in loss())
+
+
 def line(
     model: nn.Module, loss: Loss, direction: Direction, places: Sequence[float]
 ) -> list[float]:
@@ -111,7 +116,7 @@ def line(
     with displaced(model) as move, torch.no_grad():
         for place in places:
             move([(place, direction)])
-            found.append(float(loss()))
+            found.append(_value(loss))
     return found
 
 
@@ -127,41 +132,67 @@ def surface(
             row = []
             for across in places:
                 move([(across, first), (up, second)])
-                row.append(float(loss()))
+                row.append(_value(loss))
             yield row
 
 
-def _gradient(model: nn.Module, loss: Loss, *, graph: bool = False) -> list[torch.Tensor]:
+def _gradient(model: nn.Module, loss: Loss) -> tuple[float, list[torch.Tensor]]:
+    """The loss and its gradient."""
     import torch
 
     parameters = list(weights_of(model).values())
-    found = torch.autograd.grad(loss(), parameters, create_graph=graph, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    value, sums = 0.0, [torch.zeros_like(p) for p in parameters]
+    for share in loss():
+        value += float(share.detach())
+        _add(sums, torch.autograd.grad(share, parameters, allow_unused=True))
+    return value, sums
 
 
-def worst_loss(model: nn.Module, loss: Loss, rho: float, *, adaptive: bool) -> float:
-    """How much worse the loss is one step of length `rho` along the gradient."""
+def _add(sums: list[torch.Tensor], found: Sequence[torch.Tensor | None]) -> None:
+    for total, one in zip(sums, found, strict=True):
+        if one is not None:
+            total.add_(one.detach())
+
+
+def sharpness(
+    model: nn.Module, loss: Loss, *, rho: float, gamma: float, seeds: Sequence[int]
+) -> tuple[float, dict[str, float]]:
+    """The loss, and by how much it rises around the weights.
+
+    Args:
+        model: the model.
+        loss: of all rows.
+        rho: length of the step along the gradient.
+        gamma: length of the random steps, in lengths of the weights.
+        seeds: of their directions.
+
+    Returns:
+        (loss, rises): `worst`, `adaptive_worst` and `average`, as above.
+    """
+    here, gradients = _gradient(model, loss)
+
+    def rise(direction: Direction, length: float) -> float:
+        return line(model, loss, direction, [length])[0] - here
+
+    around = [rise(random_direction(model, seed), gamma) for seed in seeds]
+    return here, {
+        "worst": rise(_uphill(model, gradients, adaptive=False), rho),
+        "adaptive_worst": rise(_uphill(model, gradients, adaptive=True), rho),
+        "average": sum(around) / len(around),
+    }
+
+
+def _uphill(model: nn.Module, gradients: Sequence[torch.Tensor], *, adaptive: bool) -> Direction:
+    """T^2 g / ||T g||, where T is |w|, or 1."""
     import torch
 
     weights = weights_of(model)
-    gradients = _gradient(model, loss)
     scales = [w.detach().abs() if adaptive else torch.ones_like(w) for w in weights.values()]
     steps = alive(list(weights.values()), [s * g for s, g in zip(scales, gradients, strict=True)])
     norm = torch.stack([step.norm() for step in steps]).norm() + TINY
-    direction = {
+    return {
         name: scale * step / norm for name, scale, step in zip(weights, scales, steps, strict=True)
     }
-    here, there = line(model, loss, direction, [0.0, rho])
-    return there - here
-
-
-def average_loss(model: nn.Module, loss: Loss, gamma: float, seeds: Sequence[int]) -> float:
-    """How much worse the loss is, in the mean over normalised directions of length `gamma`."""
-    rises = []
-    for seed in seeds:
-        here, there = line(model, loss, random_direction(model, seed), [0.0, gamma])
-        rises.append(there - here)
-    return sum(rises) / len(rises)
 
 
 def _hessian_times(
@@ -169,15 +200,13 @@ def _hessian_times(
 ) -> list[torch.Tensor]:
     import torch
 
-    gradients = _gradient(model, loss, graph=True)
-    product = sum((g * v).sum() for g, v in zip(gradients, vector, strict=True))
     parameters = list(weights_of(model).values())
-    found = torch.autograd.grad(product, parameters, allow_unused=True)
-    products = [
-        torch.zeros_like(p) if h is None else h.detach()
-        for p, h in zip(parameters, found, strict=True)
-    ]
-    return alive(parameters, products)
+    sums = [torch.zeros_like(p) for p in parameters]
+    for share in loss():
+        found = torch.autograd.grad(share, parameters, create_graph=True, allow_unused=True)
+        slope = sum((g * v).sum() for g, v in zip(found, vector, strict=True) if g is not None)
+        _add(sums, torch.autograd.grad(slope, parameters, allow_unused=True))
+    return alive(parameters, sums)
 
 
 def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -> float:
@@ -185,7 +214,7 @@ def largest_eigenvalue(model: nn.Module, loss: Loss, *, steps: int, seed: int) -
 
     Args:
         model: with attention whose second derivative exists ("eager").
-        loss: of all rows at once.
+        loss: of all rows.
         steps: of the power iteration.
         seed: of its beginning.
     """
