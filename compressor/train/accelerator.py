@@ -50,19 +50,24 @@ def _gains_from_bf16(device: str) -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def scaler_tensors(scaler: torch.amp.GradScaler) -> dict[str, torch.Tensor]:
-    """How much fp16's loss is scaled, and for how many steps it was."""
+def scaler_group(scaler: torch.amp.GradScaler | None) -> dict[str, dict[str, torch.Tensor]]:
+    """How much fp16's loss is scaled, and for how many steps it was, as a group of a state."""
     import torch
 
+    if scaler is None:
+        return {}
     state = scaler.state_dict()
-    return {name: torch.tensor(state[name], dtype=torch.float64) for name in SCALER}
+    return {"scaler": {name: torch.tensor(state[name], dtype=torch.float64) for name in SCALER}}
 
 
-def load_scaler(scaler: torch.amp.GradScaler, saved: dict[str, torch.Tensor]) -> None:
-    """Take back what `scaler_tensors` gave."""
-    scale, steps = (saved[name].item() for name in SCALER)
-    known = scaler.state_dict()
-    scaler.load_state_dict({**known, "scale": scale, "_growth_tracker": int(steps)})
+def load_scaler(
+    scaler: torch.amp.GradScaler | None, groups: dict[str, dict[str, torch.Tensor]]
+) -> None:
+    """Take back what `scaler_group` gave."""
+    if scaler is not None:
+        scale, steps = (groups["scaler"][name].item() for name in SCALER)
+        known = scaler.state_dict()
+        scaler.load_state_dict({**known, "scale": scale, "_growth_tracker": int(steps)})
 
 
 @contextmanager

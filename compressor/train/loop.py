@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import console
 from compressor.errors import DivergedError, Interrupted
 from compressor.methods.contract import Context
-from compressor.train.accelerator import as_saved, load_scaler, scaler_tensors, unprepare
+from compressor.train.accelerator import as_saved, load_scaler, scaler_group, unprepare
 from compressor.train.attention import plain_attention
 from compressor.train.criterion import Criterion
 from compressor.train.dropout import cheap_dropout
@@ -106,8 +106,7 @@ class _Loop:
             changes=batch_changes(self.modifiers, self.teacher),
             check=stop.check,
         )
-        self.finishing = False
-        self.kept_step = 0
+        self.finishing, self.kept_step = False, 0
         self.facts: dict[str, Any] = {}
 
     def _context(self) -> Context:
@@ -271,12 +270,11 @@ class _Loop:
         if self.finishing or not self.accelerator.is_main_process:
             return
         groups = {"model": weights_of(self.bare), "optimizer": optimizer_tensors(self.optimizer)}
+        groups |= scaler_group(self.accelerator.scaler)
         if self.best:
             groups["best"] = self.best
         if self.extra is not None:
             groups["objective"] = self.extra.state_dict()
-        if self.accelerator.scaler is not None:
-            groups["scaler"] = scaler_tensors(self.accelerator.scaler)
         for number, modifier in enumerate(self.modifiers):
             if hasattr(modifier, "state_dict"):
                 groups[f"modifier{number}"] = modifier.state_dict()
@@ -295,10 +293,8 @@ class _Loop:
         self.best = groups.get("best", {})
         if self.extra is not None:
             self.extra.load_state_dict(groups["objective"])
-        if self.accelerator.scaler is not None:
-            load_scaler(self.accelerator.scaler, groups["scaler"])
+        load_scaler(self.accelerator.scaler, groups)
         for number, modifier in enumerate(self.modifiers):
             if hasattr(modifier, "load_state_dict"):
-                state = groups.get(f"modifier{number}", {})
-                device = self.accelerator.device
-                modifier.load_state_dict({name: v.to(device) for name, v in state.items()})
+                state = groups.get(f"modifier{number}", {}).items()
+                modifier.load_state_dict({n: v.to(self.accelerator.device) for n, v in state})
