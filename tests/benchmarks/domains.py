@@ -60,10 +60,8 @@ def sweep(folder: Path, way: str, seed: int, given: argparse.Namespace) -> dict[
     target = folder / f"{way.replace(', ', '-')}-{seed}"
     words = ["finetune", given.model, "--data", str(given.data), "--domains", *WAYS[way].split()]
     words += [*given.flags.split(), "--epochs", str(given.epochs), "--lr", given.lr]
-    scores = target / "report/domains.json"
-    if not scores.exists():
-        compressor([*words, "--seed", str(seed), "-o", str(target)], target.with_suffix(".log"))
-    report = json.loads(scores.read_text(encoding="utf-8"))
+    compressor([*words, "--seed", str(seed), "-o", str(target)], target.with_suffix(".log"))
+    report = json.loads((target / "report/domains.json").read_text(encoding="utf-8"))
     found = {entry["domain"]: 100 * entry["outside"]["value"] for entry in report["domains"]}
     seen = mean(100 * entry["inside"] for entry in report["domains"])
     return {**found, "mean": mean(found.values()), "seen": seen}
