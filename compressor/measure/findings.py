@@ -67,16 +67,20 @@ def change(model: Model, reference: Model, unit: str | None) -> str:
     return f"has {amount} {more} {words.metric_name(metric)} {values}"
 
 
+def interval(model: Model, reference: Model) -> tuple[float | None, float | None, float]:
+    """(low, high, no change) of the difference on the same rows, or of this model's metric."""
+    paired, own = model["paired"], model["accuracy"]
+    if paired and paired["high"] is not None:
+        return paired["low"], paired["high"], 0.0
+    return own["low"], own["high"], reference["accuracy"]["value"]
+
+
 def holds(model: Model, reference: Model) -> bool:
     """Whether no loss is sure: by the rows themselves, or by this model's interval alone."""
-    paired = model["paired"]
-    if paired and paired["high"] is not None:
-        lower = model["accuracy"]["metric"] in LOWER_IS_BETTER
-        return paired["low"] <= 0 if lower else paired["high"] >= 0
-    own, theirs = model["accuracy"], reference["accuracy"]["value"]
-    if own["low"] is None or own["high"] is None:
+    low, high, same = interval(model, reference)
+    if low is None or high is None:
         return model["drop"] <= 0
-    return theirs >= own["low"] if own["metric"] in LOWER_IS_BETTER else theirs <= own["high"]
+    return low <= same if model["accuracy"]["metric"] in LOWER_IS_BETTER else same <= high
 
 
 def dead(model: Model) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressor.measure import words
-from compressor.measure.findings import Model, baseline_of, change, dead, holds, one_class
+from compressor.measure.findings import Model, baseline_of, change, dead, holds, interval, one_class
 
 # Sizes and speeds whose ratio is above this are as good as equal.
 NEARLY = 0.95
@@ -101,12 +101,8 @@ def _gains(model: Model, reference: str = "") -> str:
 
 def _changed(model: Model, reference: Model, unit: str | None) -> str:
     """What became of the accuracy, and whether these rows can tell it from nothing."""
-    own, paired, theirs = model["accuracy"], model["paired"], reference["accuracy"]["value"]
-    interval = (own["low"], own["high"], theirs)
-    if paired and paired["low"] is not None and paired["high"] is not None:
-        interval = (paired["low"], paired["high"], 0.0)
-    low, high, nothing = interval
+    low, high, same = interval(model, reference)
     said = change(model, reference, unit)
-    if said.startswith("keeps") or low is None or high is None or not low <= nothing <= high:
+    if said.startswith("keeps") or low is None or high is None or not low <= same <= high:
         return said
     return f"{said}, which may be chance"
